@@ -1,0 +1,30 @@
+"""Caps: when a campaign has spent enough, and how many labels the next batch may have."""
+
+from alloop.campaign.state import Spending, StopReason
+from alloop.config import StopConfig
+
+
+def cap_reached(spending: Spending, stop: StopConfig) -> StopReason | None:
+    """The first cap that is used up: rounds, labels, core-hours; None where there is room on all three."""
+    if spending.rounds >= stop.max_rounds:
+        return StopReason.CAP_ROUNDS
+    if spending.labels >= stop.max_labels:
+        return StopReason.CAP_LABELS
+    if spending.core_hours >= stop.max_core_hours:
+        return StopReason.CAP_CORE_HOURS
+    return None
+
+
+def labels_allowed(wanted: int, spending: Spending, stop: StopConfig, *, core_hours_per_label: float = 0.0) -> int:
+    """How many of the `wanted` labels the caps on labels and core-hours leave room for.
+
+    `core_hours_per_label` is the mean cost so far. One label is allowed as long as no cap is used up, even where the mean says
+    that it will overrun the core-hours: otherwise a campaign could neither go on nor stop.
+    """
+    room = stop.max_labels - spending.labels
+    hours = stop.max_core_hours - spending.core_hours
+    if room <= 0 or hours <= 0:
+        return 0
+    if core_hours_per_label > 0:
+        room = min(room, max(int(hours / core_hours_per_label), 1))
+    return max(min(wanted, room), 0)

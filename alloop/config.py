@@ -1,0 +1,230 @@
+"""The campaign file: science only. Everything here is part of the campaign's identity; deployment is in `flows/settings.py`.
+
+A function takes the section it needs, never the whole. Frozen after validation; unknown keys are refused with the nearest
+known one; units are in the names.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from alloop.digests import digest_json
+from alloop.errors import ConfigError, nearest
+from alloop.labels.level_of_theory import SHORT_NAMES, LevelOfTheory
+
+MAX_FILE_BYTES = 1_000_000
+
+
+class Section(BaseModel):
+    """A frozen section of the campaign file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SystemConfig(Section):
+    """What is studied."""
+
+    structure: str = Field(description="structure file (xyz, extxyz, cif, POSCAR), relative to the campaign file")
+    total_charge: int = Field(default=0, description="in e")
+    spin_multiplicity: int | None = Field(default=None, ge=1, description="2S + 1; the lowest that fits if left out")
+    reactions: bool = Field(default=False, description="whether bonds may break: fragments are then no reason to reject")
+
+
+class ModelConfig(Section):
+    """The stochastic NequIP model (Rensmeyer et al. 2024; Batzner et al. 2022)."""
+
+    l_max: int = Field(default=2, ge=0, le=3, description="highest degree of features and spherical harmonics")
+    parity: Literal["natural", "both", "none"] = Field(
+        default="natural", description="natural: (-1)^l only; both; none: rotations only, reflections are not imposed"
+    )
+    layers: int = Field(default=2, ge=1, le=8, description="interaction layers")
+    channels: int = Field(default=32, ge=4, le=256, description="features per irrep")
+    cutoff_angstrom: float = Field(default=5.0, gt=1.0, le=12.0, description="atoms closer than this are neighbours")
+    radial_basis: int = Field(default=8, ge=2, le=32, description="Bessel functions")
+    cutoff_power: int = Field(default=6, ge=2, le=12, description="p of the polynomial cutoff")
+    radial_hidden: tuple[int, ...] = Field(default=(32,), description="hidden widths of the radial network")
+    readout_hidden: int = Field(default=32, ge=1, description="hidden width of the energy head")
+    noise_hidden: tuple[int, ...] = Field(default=(32, 16), description="hidden widths of the noise heads")
+    learn_energy_noise: bool = Field(default=False, description="false: the energy noise stays at its start")
+    energy_noise_ev_per_atom: float = Field(default=0.01, gt=0, description="energy noise at zero head output, and if fixed")
+    force_noise_ev_per_angstrom: float = Field(default=0.3, gt=0, description="force noise at zero head output")
+
+
+class PosteriorConfig(Section):
+    """The sampler: SGHMC with a parameter-specific AMSGrad mass (Rensmeyer et al. 2024, method 2.2)."""
+
+    samples: int = Field(default=8, ge=2, le=64, description="K: posterior samples, one from each independent chain")
+    warmup_steps: int = Field(default=1500, ge=1, description="noise-free climb of the likelihood before sampling starts")
+    mass_steps: int = Field(default=300, ge=1, description="steps with ramped noise in which the mass is learned, then frozen")
+    sampling_steps: int = Field(default=700, ge=1, description="steps with frozen mass; the last one is kept")
+    warmup_learning_rate: float = Field(default=2e-2, gt=0, description="of Adam; a cosine takes it down to `step_size`")
+    step_size: float = Field(default=1e-3, gt=0, description="gamma")
+    friction: float = Field(default=0.1, gt=0, lt=1, description="alpha, per step")
+    second_moment_decay: float = Field(default=0.999, gt=0, lt=1, description="beta")
+    mass_floor: float = Field(default=1e-5, gt=0, description="epsilon")
+    temperature: float = Field(default=1.0, ge=0, description="1 is the posterior; below it a colder one")
+    batch_size: int = Field(default=5, ge=1, description="structures in a minibatch")
+    prior_std: float = Field(default=1.0, gt=0, description="of every parameter, fan-in being divided out")
+    warm_start: bool = Field(default=True, description="later rounds start from the last samples")
+    chains_at_once: int = Field(default=2, ge=0, description="chains in one tensor program; 0: all, best on a GPU")
+    thinning: int = Field(default=20, ge=1, description="steps between the draws that the diagnostics read")
+
+
+class InitialConfig(Section):
+    """Round 0: thermal displacements of the start structures along a model Hessian, labeled before any model exists."""
+
+    structures: int = Field(default=30, ge=4, description="labels of round 0, shared out among the start structures")
+    temperatures_kelvin: tuple[float, ...] = Field(
+        default=(300.0, 600.0), min_length=1, description="of the displacements, taken in turn"
+    )
+
+
+class ProposalConfig(Section):
+    """How the next structures are chosen (method 4 and 5)."""
+
+    strategy: Literal["mixed", "adversarial", "dynamics", "random"] = Field(
+        default="mixed",
+        description="mixed: attacks and committee dynamics, half each; random: dynamics frames by no score, the control",
+    )
+    batch: int = Field(default=20, ge=2, description="labels a round")
+    calibration_fraction: float = Field(
+        default=0.3, ge=0.05, le=0.5, description="of each batch, drawn at random, never by score"
+    )
+    temperature_kelvin: float = Field(
+        default=300.0, gt=0, description="of committee dynamics: the temperature the potential is for"
+    )
+    timestep_fs: float = Field(default=0.5, gt=0, le=2.0, description="of committee dynamics")
+    friction_per_fs: float = Field(default=0.02, gt=0, description="of Langevin dynamics, that of the evaluation frames too")
+    trajectories: int = Field(default=16, ge=2, description="probe trajectories of committee dynamics")
+    trajectory_steps: int = Field(default=200, ge=10, description="steps of each trajectory")
+    attack_seeds: int = Field(default=32, ge=1, description="training structures attacked in a round")
+    attack_steps: int = Field(default=60, ge=1, description="steps of an attack")
+    attack_learning_rate_angstrom: float = Field(default=0.01, gt=0, description="of Adam on the displacements")
+    attack_clamp_angstrom: float = Field(default=0.5, gt=0, description="largest displacement of an atom from the seed")
+    attack_thermal_energy_ev: float = Field(default=0.2, gt=0, description="kT of the plausibility weight, on the total energy")
+    energy_window_ev_per_atom: float = Field(
+        default=0.5, gt=0, description="above the lowest label; higher proposals are rejected"
+    )
+    stop_dynamics_ratio: float = Field(
+        default=3.0, gt=1, description="a trajectory ends at this many times the median uncertainty"
+    )
+    trust_upper_ev_per_angstrom: float = Field(default=2.0, gt=0, description="uncertainty above which a proposal is 'failed'")
+    duplicate_rmsd_angstrom: float = Field(
+        default=0.02, gt=0, description="closer than this, after rotation and permutation, is the same geometry"
+    )
+
+
+class EvaluationConfig(Section):
+    """Frames never proposed, never trained or calibrated on, that only measure."""
+
+    frames: int = Field(default=60, ge=0, description="0: none, the held-out calibration labels are all there is")
+    temperature_kelvin: float = Field(default=300.0, gt=0, description="of the dynamics that makes the frames")
+    dynamics: Literal["labeler", "xtb"] = Field(default="labeler", description="what moves the atoms; labels are the labeler's")
+    spacing_fs: float = Field(default=50.0, gt=0, description="from one frame to the next")
+    timestep_fs: float = Field(default=0.5, gt=0, le=2.0, description="of the dynamics that makes the frames")
+    trajectories: int = Field(default=4, ge=1, description="that share the frames")
+
+
+class StopConfig(Section):
+    """When a campaign stops (method 5.5): REACHED, PLATEAU, or a CAP."""
+
+    force_tolerance_ev_per_angstrom: float = Field(
+        default=0.05, gt=0, description="a probe frame is accurate where its calibrated uncertainty is below this"
+    )
+    accurate_fraction: float = Field(default=0.9, gt=0, le=1, description="share of accurate probe frames that is wanted")
+    stable_level: float = Field(default=0.8, gt=0, lt=1, description="lower confidence bound of stable probe trajectories")
+    flat_decrease: float = Field(default=0.05, gt=0, lt=1, description="relative decrease of q95 that still counts as progress")
+    flat_rounds: int = Field(default=2, ge=1, description="rounds in a row without progress that make a plateau")
+    max_rounds: int = Field(default=10, ge=1, description="cap on rounds with a model")
+    max_labels: int = Field(default=1000, ge=1, description="cap on labels, evaluation frames not counted")
+    max_core_hours: float = Field(default=100.0, gt=0, description="cap on the computing of labels and steps together")
+
+
+def _expand_short_name(value: Any) -> Any:
+    return SHORT_NAMES.get(value, value) if isinstance(value, str) else value
+
+
+class CampaignConfig(Section):
+    """One campaign."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="of the campaign and of its registry NAME.db")
+    seed: int = Field(default=1, ge=0, lt=2**31, description="of every random stream: the same seed, the same campaign")
+    system: SystemConfig
+    labeler: Annotated[LevelOfTheory, BeforeValidator(_expand_short_name)]
+    model: ModelConfig = ModelConfig()
+    posterior: PosteriorConfig = PosteriorConfig()
+    initial: InitialConfig = InitialConfig()
+    proposals: ProposalConfig = ProposalConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    stop: StopConfig = StopConfig()
+
+    @property
+    def digest(self) -> str:
+        """Digest of every value, defaults included."""
+        return digest_json(self.model_dump(mode="json"))
+
+
+def parse_config(values: Any, *, source: str = "the campaign") -> CampaignConfig:
+    """Validate a mapping; raises `ConfigError` naming the first wrong key, with the nearest known one."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: a mapping of sections", f"{type(values).__name__}", "start from `alloop init NAME`")
+    try:
+        return CampaignConfig.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, source) from None
+
+
+def load_config(path: Path) -> CampaignConfig:
+    """Read a YAML campaign file. Raises `ConfigError` for a missing or over-long file, bad YAML and bad values."""
+    if not path.is_file():
+        raise ConfigError("a campaign file", f"there is no file {path}", f"make one with `alloop init {path.stem}`")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ConfigError(
+            f"a campaign file below {MAX_FILE_BYTES} bytes", f"{path.stat().st_size} bytes", "is this the right file?"
+        )
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoAliasLoader)  # noqa: S506  (a SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} in YAML", " ".join(str(error).split()), "mend the line named above") from None
+    return parse_config(values, source=str(path))
+
+
+class _NoAliasLoader(yaml.SafeLoader):
+    """Plain data only: no objects, and no aliases (which make small files expand without limit)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not used in campaign files")
+        return super().compose_node(parent, index)
+
+
+def _explain(error: ValidationError, source: str) -> ConfigError:
+    """Turn pydantic's first error into wanted / came / do."""
+    errors = error.errors(include_url=False)
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    location = [str(part) for part in first["loc"]]
+    where = ".".join(location)
+    more = f" ({error.error_count() - 1} more to mend)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        return ConfigError(f"{source}: known keys only", f"{where!r} is not one{more}", nearest(location[-1], known))
+    if first["type"] == "missing":
+        return ConfigError(f"{source}: the key {where!r}", f"it is not there{more}", f"add `{location[-1]}:`")
+    if first["type"] == "union_tag_invalid" or (where == "labeler" and isinstance(first["input"], str)):
+        return ConfigError(f"{source}: a labeler", f"{first['input']!r}{more}", nearest(str(first["input"]), SHORT_NAMES))
+    return ConfigError(f"{source}: {where}: {first['msg']}", f"{first['input']!r}{more}", f"change `{where}`")
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    """Field names of the section that a pydantic error location points into."""
+    model: Any = CampaignConfig
+    for part in location:
+        fields = getattr(model, "model_fields", {})
+        if part in fields:
+            model = fields[part].annotation
+        else:  # the tag of a discriminated union
+            members = [m for m in get_args(model) if get_origin(m) is None and hasattr(m, "model_fields")]
+            model = next((m for m in members if m.model_fields["program"].default == part), model)
+    return list(getattr(model, "model_fields", {}))

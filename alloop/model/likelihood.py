@@ -1,0 +1,29 @@
+"""Gaussian likelihood of energies and forces, every number nat for nat (method 1.3)."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from alloop.model.potential import Raw
+from alloop.structures.batch import StructureBatch
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Labels in normalised units: `energy` [G, S] without reference energies, `forces` [G, A, 3]."""
+
+    energy: Tensor
+    forces: Tensor
+
+
+def log_likelihood(raw: Raw, targets: Targets, batch: StructureBatch) -> Tensor:
+    """sum over structures of log N(E; mu_E, sigma_E^2) + sum over atoms, components of log N(F; mu_F, sigma_F^2); [K]."""
+    assert raw.forces is not None
+    energy_z = (targets.energy - raw.energy) * (-raw.log_sigma_energy).exp()
+    energy_terms = -0.5 * (energy_z.square() + LOG_2PI) - raw.log_sigma_energy
+    squares = (targets.forces - raw.forces).square().sum(-1)
+    force_terms = -0.5 * (squares * (-2.0 * raw.log_sigma_force).exp() + 3.0 * LOG_2PI) - 3.0 * raw.log_sigma_force
+    return (energy_terms * batch.structure_mask).sum(1) + (force_terms * batch.atom_mask).sum(1)

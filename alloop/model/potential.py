@@ -1,0 +1,280 @@
+"""`Potential`: stochastic NequIP (Rensmeyer et al. 2024) with K posterior samples as an axis."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from alloop.config import ModelConfig
+from alloop.model.fields import ParameterLayout, Path, hidden_irreps, scalar
+from alloop.model.interaction import SILU_SCALE, Edges, Gather, Interaction, Views, clebsch_gordan, linear
+from alloop.model.radial import bessel_basis, polynomial_cutoff
+from alloop.model.reference_energies import Scaling
+from alloop.structures.batch import StructureBatch
+
+LOG_SIGMA_RANGE = (-7.0, 3.0)  # of noise in normalised units; inside the density, so that the sampler stays consistent
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Network output in normalised units (method 1.4).
+
+    `energy` [K, S] of the atoms' interaction; `forces` [K, A, 3] or None; `stress` [K, S, 3, 3] = (dE/d strain) / volume;
+    `log_sigma_energy` [K, S]; `log_sigma_force` [K, A]; `features` [K, A, C]: final invariant features.
+    """
+
+    energy: Tensor
+    forces: Tensor | None
+    stress: Tensor | None
+    log_sigma_energy: Tensor
+    log_sigma_force: Tensor
+    features: Tensor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The same in physical units: eV (float64, with reference energies), eV/Å, eV/Å^3, and log variances of eV and eV/Å."""
+
+    energy: Tensor
+    forces: Tensor | None
+    stress: Tensor | None
+    log_variance_energy: Tensor
+    log_variance_forces: Tensor
+    features: Tensor
+
+
+class Potential:
+    """The function (parameters [K, P], batch) -> energies, forces, noise. Holds no parameters itself."""
+
+    def __init__(self, config: ModelConfig, scaling: Scaling) -> None:
+        self.config, self.scaling = config, scaling
+        self._scalar = scalar(config.parity)
+        self.layout = ParameterLayout()
+        self.layout.add("embedding", len(scaling.species), config.channels)
+        self.layers = self._make_layers()
+        for layer in self.layers:
+            layer.declare(
+                self.layout,
+                channels=config.channels,
+                species=len(scaling.species),
+                basis=config.radial_basis,
+                widths=config.radial_hidden,
+            )
+        self.layout.add("readout.0", config.channels, config.readout_hidden)
+        self.layout.add("readout.1", config.readout_hidden, 1, zero_start=True)
+        self.layout.add("readout.scale", len(scaling.species), prior_mean=1.0)
+        for head in ("noise_energy", "noise_force"):
+            widths = (config.channels, *config.noise_hidden, 1)
+            for depth, (fan_in, width) in enumerate(pairwise(widths)):
+                self.layout.add(f"{head}.weight.{depth}", fan_in, width, zero_start=depth == len(widths) - 2)
+                self.layout.add(f"{head}.bias.{depth}", width, zero_start=True)
+
+    @property
+    def n_parameters(self) -> int:
+        return self.layout.size
+
+    def _make_layers(self) -> list[Interaction]:
+        """The first layer reads scalars only, the last one writes scalars only."""
+        config = self.config
+        hidden = hidden_irreps(config.l_max, config.parity)
+        inputs, layers = (self._scalar,), []
+        for index in range(config.layers):
+            wanted = (self._scalar,) if index == config.layers - 1 else hidden
+            layer = Interaction(f"layer{index}", inputs, wanted, l_max=config.l_max, parity=config.parity)
+            layers.append(layer)
+            inputs = layer.outputs
+        return layers
+
+    @cached_property
+    def _coupling_table(self) -> tuple[tuple[Path, ...], Tensor, list[int]]:
+        """All paths of all layers, their Clebsch-Gordan blocks side by side [(l_max + 1)^2, columns], and block sizes."""
+        paths = tuple(dict.fromkeys(path for layer in self.layers for path in layer.paths))
+        rows = (self.config.l_max + 1) ** 2
+        blocks = []
+        for path in paths:
+            block = torch.zeros(rows, path.output.dim * path.feature.dim, dtype=torch.float64)
+            start = path.harmonic**2
+            block[start : start + 2 * path.harmonic + 1] = clebsch_gordan(path).flatten(1)
+            blocks.append(block)
+        return paths, torch.cat(blocks, dim=1), [block.shape[1] for block in blocks]
+
+    def __call__(
+        self,
+        parameters: Tensor,
+        batch: StructureBatch,
+        *,
+        forces: bool = True,
+        stress: bool = False,
+        differentiable: bool = False,
+    ) -> Prediction:
+        """`parameters` [K, P]; with `differentiable`, results keep their graph to parameters and positions."""
+        raw = self.evaluate(parameters, batch, forces=forces, stress=stress, differentiable=differentiable)
+        scale = self.scaling.energy_scale
+        reference = self.scaling.reference_energy(batch)
+        noise_shift = 2.0 * float(torch.log(torch.tensor(scale)))
+        return Prediction(
+            energy=raw.energy.double() * scale + reference,
+            forces=None if raw.forces is None else raw.forces * scale,
+            stress=None if raw.stress is None else raw.stress * scale,
+            log_variance_energy=2.0 * raw.log_sigma_energy + noise_shift,
+            log_variance_forces=2.0 * raw.log_sigma_force + noise_shift,
+            features=raw.features,
+        )
+
+    def evaluate(
+        self,
+        parameters: Tensor,
+        batch: StructureBatch,
+        *,
+        forces: bool = True,
+        stress: bool = False,
+        differentiable: bool = False,
+    ) -> Raw:
+        """Normalised outputs; forces and stress are exact derivatives of the energy."""
+        chains = parameters.shape[0]
+        positions = batch.positions.expand(chains, -1, -1)
+        cells = batch.cells.expand(chains, -1, -1, -1)
+        strain: Tensor | None = None
+        with torch.enable_grad():
+            if (forces or stress) and not positions.requires_grad:
+                positions = positions.clone().requires_grad_()
+            moved = positions
+            if stress:
+                moved, cells, strain = _strained(positions, cells, batch)
+            features = self._features(parameters, batch, moved, cells)
+            views = self.layout.views(parameters)
+            energy = self._energy(views, features, batch)
+            log_sigma_energy, log_sigma_force = self._noise(views, features, batch)
+            gradients: list[Tensor] = []
+            if forces or stress:
+                wanted = [positions] if strain is None else [positions, strain]
+                gradients = list(torch.autograd.grad(energy.sum(), wanted, create_graph=differentiable))
+        volume = None if strain is None else torch.linalg.det(batch.cells).abs().clamp(min=1e-12)[..., None, None]
+        raw = Raw(
+            energy=energy,
+            forces=-gradients[0] if gradients else None,
+            stress=None if volume is None else gradients[1] / volume,
+            log_sigma_energy=log_sigma_energy,
+            log_sigma_force=log_sigma_force,
+            features=features,
+        )
+        return raw if differentiable else _detached(raw)
+
+    def _features(self, parameters: Tensor, batch: StructureBatch, positions: Tensor, cells: Tensor) -> Tensor:
+        """Final invariant features [K, A, C]."""
+        views = self.layout.views(parameters)
+        edges = self._edges(batch, positions, cells)
+        species = self.scaling.one_hot(batch, positions.dtype)
+        chains, neighbor_scale = parameters.shape[0], self.scaling.average_neighbors**-0.5
+        embedded = torch.bmm(species.expand(chains, -1, -1), views["embedding"])
+        features = {self._scalar: embedded.unsqueeze(2)}
+        for layer in self.layers:
+            features = layer(views, features, species, edges, neighbor_scale)
+        return features[self._scalar].squeeze(2)
+
+    def _edges(self, batch: StructureBatch, positions: Tensor, cells: Tensor) -> Edges:
+        chains, atoms, width = positions.shape[0], batch.n_atoms, batch.width
+        offset = torch.arange(chains, device=positions.device)[:, None, None]
+        senders = (batch.neighbors + offset * atoms).view(chains * atoms, width)
+        back = (batch.reverse + offset * (atoms * width)).view(chains * atoms, width)
+        flat = positions.reshape(chains * atoms, 3)
+        neighbors = Gather.apply(flat, senders, back).view(chains, atoms, width, 3)
+        vectors = neighbors - positions.unsqueeze(2)
+        if bool(batch.shifts.any()):
+            index = batch.structure_index.expand(chains, -1)[:, :, None, None].expand(-1, -1, 3, 3)
+            vectors = vectors + torch.einsum("gadx,gaxy->gady", batch.shifts.expand(chains, -1, -1, -1), cells.gather(1, index))
+        mask = batch.mask.unsqueeze(-1)
+        # A slot without a neighbour gets a fixed direction, so that no derivative of a zero length is ever taken.
+        vectors = torch.where(mask, vectors, vectors.new_tensor([0.0, 0.0, self.config.cutoff_angstrom]))
+        distance = vectors.norm(dim=-1)
+        envelope = polynomial_cutoff(distance / self.config.cutoff_angstrom, self.config.cutoff_power) * batch.mask
+        radial = bessel_basis(distance, self.config.radial_basis, self.config.cutoff_angstrom) * envelope.unsqueeze(-1)
+        return Edges(
+            couplings=self._couplings(vectors / distance.unsqueeze(-1)),
+            radial=radial.view(chains, atoms * width, -1),
+            senders=senders,
+            back=back,
+        )
+
+    def _couplings(self, directions: Tensor) -> dict[Path, Tensor]:
+        """Spherical harmonics [K, A, D, ...] times Clebsch-Gordan, one product for all paths of all layers."""
+        chains, atoms, width, _ = directions.shape
+        paths, table, sizes = self._coupling_table
+        harmonics = spherical_harmonics(self.config.l_max, directions)
+        coupled = torch.matmul(harmonics, table.to(directions)).split(sizes, dim=-1)
+        return {
+            path: block.view(chains, atoms, width, path.output.dim, path.feature.dim)
+            .transpose(2, 3)
+            .reshape(chains, atoms, path.output.dim, width * path.feature.dim)
+            for path, block in zip(paths, coupled, strict=True)
+        }
+
+    def _energy(self, views: Views, features: Tensor, batch: StructureBatch) -> Tensor:
+        """mu_E = sum_i s_z g_E(h_i), g_E two linear maps without an activation between (method 1.1); [K, S]."""
+        hidden = linear(linear(features.unsqueeze(2), views["readout.0"]), views["readout.1"])[:, :, 0, 0]
+        species = self.scaling.one_hot(batch, features.dtype)
+        scale = torch.bmm(species.expand(features.shape[0], -1, -1), views["readout.scale"].unsqueeze(2))[:, :, 0]
+        return _sum_by_structure(hidden * scale * batch.atom_mask, batch)
+
+    def _noise(self, views: Views, features: Tensor, batch: StructureBatch) -> tuple[Tensor, Tensor]:
+        """log sigma_E [K, S] (the sum over atoms of c exp g) and log sigma_F [K, A] (one for the three components)."""
+        scale = self.scaling.energy_scale
+        low, high = LOG_SIGMA_RANGE
+        base = self.config.energy_noise_ev_per_atom / scale
+        if self.config.learn_energy_noise:
+            per_atom = base * self._head("noise_energy", views, features).clamp(low, high).exp()
+        else:
+            per_atom = torch.full_like(features[:, :, 0], base)
+        total = _sum_by_structure(per_atom * batch.atom_mask, batch)
+        log_sigma_energy = total.clamp(min=1e-12).log().clamp(low, high)
+        log_base = float(torch.log(torch.tensor(self.config.force_noise_ev_per_angstrom / scale)))
+        log_sigma_force = (log_base + self._head("noise_force", views, features)).clamp(low, high)
+        return log_sigma_energy, log_sigma_force
+
+    def _head(self, name: str, views: Views, features: Tensor) -> Tensor:
+        """A small network per atom with the fan-in rule; [K, A]."""
+        hidden = features.unsqueeze(2)
+        for depth in range(len(self.config.noise_hidden) + 1):
+            if depth:
+                hidden = torch.nn.functional.silu(hidden) * SILU_SCALE
+            hidden = linear(hidden, views[f"{name}.weight.{depth}"]) + views[f"{name}.bias.{depth}"][:, None, None, :]
+        return hidden[:, :, 0, 0]
+
+
+def spherical_harmonics(l_max: int, directions: Tensor) -> Tensor:
+    """Component-normalised real harmonics of unit vectors [..., 3] -> [..., (l_max + 1)^2], in e3nn's order."""
+    if l_max == 0:
+        return torch.ones_like(directions[..., :1])
+    if l_max == 1:
+        return torch.cat([torch.ones_like(directions[..., :1]), directions * 3.0**0.5], dim=-1)
+    from e3nn import o3
+
+    return o3.spherical_harmonics(list(range(l_max + 1)), directions, normalize=False, normalization="component")
+
+
+def _sum_by_structure(values: Tensor, batch: StructureBatch) -> Tensor:
+    """[K, A] -> [K, S]"""
+    index = batch.structure_index.expand(values.shape[0], -1)
+    return values.new_zeros(values.shape[0], batch.n_structures).scatter_add(1, index, values)
+
+
+def _strained(positions: Tensor, cells: Tensor, batch: StructureBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions and cells under a symmetric strain [K, S, 3, 3] of zero, whose derivative is the virial."""
+    strain = torch.zeros_like(cells).requires_grad_()
+    symmetric = 0.5 * (strain + strain.transpose(-1, -2))
+    index = batch.structure_index.expand(positions.shape[0], -1)[:, :, None, None].expand(-1, -1, 3, 3)
+    moved = positions + torch.einsum("kai,kaij->kaj", positions, symmetric.gather(1, index))
+    return moved, cells + torch.einsum("ksxi,ksij->ksxj", cells, symmetric), strain
+
+
+def _detached(raw: Raw) -> Raw:
+    return Raw(
+        energy=raw.energy.detach(),
+        forces=None if raw.forces is None else raw.forces.detach(),
+        stress=None if raw.stress is None else raw.stress.detach(),
+        log_sigma_energy=raw.log_sigma_energy.detach(),
+        log_sigma_force=raw.log_sigma_force.detach(),
+        features=raw.features.detach(),
+    )

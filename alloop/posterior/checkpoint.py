@@ -1,0 +1,43 @@
+"""Checkpoints of running chains: atomic, digested, two generations."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from alloop.digests import DIGEST_LENGTH, digest_bytes
+from alloop.files import write_atomically
+
+
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write tensors and JSON-able `facts`; the file that was there becomes the previous generation."""
+    content = safetensors.torch.save(
+        {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, metadata={"facts": json.dumps(facts)}
+    )
+    if path.exists():
+        path.replace(_previous(path))
+    write_atomically(path, digest_bytes(content).encode() + content)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The newest whole generation, or None. A file whose digest does not match is passed over."""
+    for candidate in (path, _previous(path)):
+        if not candidate.exists():
+            continue
+        stored = candidate.read_bytes()
+        digest, content = stored[:DIGEST_LENGTH], stored[DIGEST_LENGTH:]
+        if digest_bytes(content).encode() == digest:
+            return safetensors.torch.load(content), _facts(content)
+    return None
+
+
+def _facts(content: bytes) -> dict[str, Any]:
+    header_size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + header_size])
+    return json.loads(header["__metadata__"]["facts"])
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(path.name + ".previous")

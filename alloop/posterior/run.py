@@ -1,0 +1,259 @@
+"""Draw a posterior: groups of chains side by side in processes, put together into samples and a verdict on their health."""
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from alloop.config import ModelConfig, PosteriorConfig
+from alloop.digests import digest_json
+from alloop.errors import AlloopError
+from alloop.model.potential import Potential
+from alloop.model.reference_energies import Scaling, fit_scaling
+from alloop.posterior.chains import ChainDraws, Chains, run_chains
+from alloop.posterior.diagnostics import has_converged, r_hat
+from alloop.posterior.health import SamplerHealth
+from alloop.posterior.sample import PosteriorSample
+from alloop.posterior.schedules import Schedule
+from alloop.processes import die_with_parent
+from alloop.training.objective import Objective
+from alloop.training.training_set import TrainingSet
+
+CHECKPOINT_SECONDS = 5.0
+PROGRESS_STEPS = 20
+R_HAT_QUANTILE = 0.95
+
+
+@dataclass(frozen=True)
+class PosteriorStart:
+    """Earlier samples to start from, with the `model` (JSON) they belong to: its scaling is kept."""
+
+    samples: tuple[PosteriorSample, ...]
+    model: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SamplingJob:
+    """One posterior to draw: the science, nothing of the machine."""
+
+    model: ModelConfig
+    posterior: PosteriorConfig
+    seed: int
+    round: int
+    start: PosteriorStart | None = None
+
+
+@dataclass(frozen=True)
+class SamplingProgress:
+    """`done` of `total` steps, over all chains."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class PosteriorDraws:
+    """K samples, the model they are parameters of (JSON-able), the health of the chains, and what they cost."""
+
+    samples: tuple[PosteriorSample, ...]
+    model: dict[str, Any]
+    health: SamplerHealth
+    core_seconds: float
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Chains that run as one tensor program."""
+
+    job: SamplingJob
+    training_set: TrainingSet
+    scaling: Scaling
+    chains: tuple[int, ...]
+    checkpoint: Path
+
+    def run(self, progress: Callable[[int], None]) -> tuple[ChainDraws, float]:
+        """The draws and the core-seconds they took."""
+        cpu = time.process_time()
+        objective = Objective(Potential(self.job.model, self.scaling), self.training_set.train)
+        chains = Chains(objective, self.job.posterior, self.chains, seed=self.job.seed, round=self.job.round)
+        start = self.job.start
+        parameters = None
+        if start is not None:
+            parameters = torch.from_numpy(np.stack([start.samples[chain].parameters for chain in self.chains]))
+        identity = digest_json(
+            {
+                "job": [self.job.model.model_dump(mode="json"), self.job.posterior.model_dump(mode="json")],
+                "stream": [self.job.seed, self.job.round, *self.chains],
+                "training_set": self.training_set.digest,
+            }
+        )
+        with one_thread():
+            draws = run_chains(
+                chains,
+                parameters,
+                checkpoint=self.checkpoint,
+                identity=identity,
+                every_seconds=CHECKPOINT_SECONDS,
+                progress=progress,
+            )
+        return draws, time.process_time() - cpu
+
+
+def sample_posterior(
+    training_set: TrainingSet,
+    job: SamplingJob,
+    *,
+    processes: int,
+    checkpoints: Path,
+    progress: Callable[[SamplingProgress], None],
+) -> PosteriorDraws:
+    """Draw `job.posterior.samples` samples on the labels of `training_set` meant for training.
+
+    Chains run `chains_at_once` in one tensor program, and up to `processes` such groups side by side; neither the number of
+    processes nor an interruption changes a result. Killed at any moment, the same call goes on from `checkpoints`.
+    """
+    scaling = _scaling(training_set, job)
+    count = job.posterior.samples
+    at_once = job.posterior.chains_at_once or count
+    groups = [
+        _Group(job, training_set, scaling, tuple(range(first, min(first + at_once, count))), checkpoints / f"chains-{first}")
+        for first in range(0, count, at_once)
+    ]
+    total = Schedule(job.posterior).total * count
+    done = [0] * len(groups)
+
+    def heard(group: int, steps: int) -> None:
+        done[group] = steps * len(groups[group].chains)
+        progress(SamplingProgress(sum(done), total))
+
+    if processes <= 1:
+        results = [group.run(_sparse(lambda steps, index=index: heard(index, steps))) for index, group in enumerate(groups)]
+    else:
+        results = _run_side_by_side(groups, processes, heard)
+    draws = [draw for draw, _ in results]
+    return PosteriorDraws(
+        samples=_samples(draws, Schedule(job.posterior).total),
+        model={"config": job.model.model_dump(mode="json"), "scaling": scaling.model_dump(mode="json")},
+        health=_health(draws, job.posterior.temperature),
+        core_seconds=sum(seconds for _, seconds in results),
+    )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Small tensors gain nothing from a second thread, and threads that spin beside other processes lose much."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _scaling(training_set: TrainingSet, job: SamplingJob) -> Scaling:
+    if job.start is not None:
+        return Scaling.model_validate(job.start.model["scaling"])
+    train = training_set.train
+    return fit_scaling(
+        [item.structure for item in train],
+        [item.energy for item in train],
+        [item.forces for item in train],
+        job.model.cutoff_angstrom,
+    )
+
+
+def _sparse(report: Callable[[int], None]) -> Callable[[int], None]:
+    """Only every PROGRESS_STEPS-th step is worth a message."""
+
+    def heard(steps: int) -> None:
+        if steps % PROGRESS_STEPS == 0:
+            report(steps)
+
+    return heard
+
+
+def _run_side_by_side(
+    groups: list[_Group], processes: int, heard: Callable[[int, int], None]
+) -> list[tuple[ChainDraws, float]]:
+    """Each group in a process of its own, at most `processes` at a time, forked from a server that has torch imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["alloop.posterior.run"])
+    waiting = list(range(len(groups)))[::-1]
+    running: dict[Connection, tuple[int, Any]] = {}
+    results: dict[int, tuple[ChainDraws, float]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                index = waiting.pop()
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(groups[index], theirs), daemon=True)
+                process.start()
+                theirs.close()
+                running[ours] = (index, process)
+            for connection in wait(list(running)):
+                assert isinstance(connection, Connection)
+                index, process = running[connection]
+                kind, value = _receive(connection, process)
+                if kind == "progress":
+                    heard(index, value)
+                    continue
+                results[index] = value
+                process.join()
+                del running[connection]
+    finally:
+        for _, process in running.values():
+            process.kill()
+            process.join()
+    return [results[index] for index in range(len(groups))]
+
+
+def _receive(connection: Connection, process: Any) -> tuple[str, Any]:
+    try:
+        return connection.recv()
+    except EOFError:
+        process.join()
+        raise AlloopError(
+            "a sampler process that runs to its end",
+            f"it ended with exit code {process.exitcode} (-9 often means that memory ran out)",
+            "run again: the chains go on from their last checkpoint; with less memory, set posterior.chains_at_once to 1",
+        ) from None
+
+
+def _work(group: _Group, connection: Connection) -> None:
+    """In the child: run, report, end. Ctrl-C is the parent's to handle."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection.send(("done", group.run(_sparse(lambda steps: connection.send(("progress", steps))))))
+    connection.close()
+
+
+def _samples(draws: list[ChainDraws], step: int) -> tuple[PosteriorSample, ...]:
+    parameters = np.concatenate([draw.parameters for draw in draws])
+    log_posterior = np.concatenate([draw.log_posterior[:, -1] for draw in draws])
+    return tuple(
+        PosteriorSample(parameters=row, chain=chain, step=step, log_posterior=float(value))
+        for chain, (row, value) in enumerate(zip(parameters, log_posterior, strict=True))
+    )
+
+
+def _health(draws: list[ChainDraws], temperature: float) -> SamplerHealth:
+    log_posterior = np.concatenate([draw.log_posterior for draw in draws])
+    forces = np.concatenate([draw.forces for draw in draws]).astype(np.float64)
+    by_component = [r_hat(forces[:, :, component]) for component in range(forces.shape[2])]
+    hat_forces, hat_log = float(np.quantile(by_component, R_HAT_QUANTILE)), r_hat(log_posterior)
+    kinetic = float(np.mean(np.concatenate([draw.kinetic for draw in draws])))
+    return SamplerHealth(
+        r_hat_log_posterior=hat_log,
+        r_hat_forces=hat_forces,
+        kinetic_temperature=kinetic,
+        gradient_evaluations=sum(draw.gradient_evaluations for draw in draws),
+        converged=has_converged(hat_log, hat_forces, kinetic, temperature),
+    )

@@ -1,0 +1,62 @@
+"""The probe: committee dynamics from fixed starts and seeds, made anew each round; what the plateau rule reads (method 5.5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alloop.committee.committee import Committee
+from alloop.config import ProposalConfig
+from alloop.proposals.dynamics import Trajectory, run_dynamics
+from alloop.proposals.probe_report import Probe
+from alloop.proposals.screen import screen
+from alloop.structures.structure import Structure
+
+FRAMES_PER_TRAJECTORY = 20
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """The figures of the probe and the trajectories they come from, which are also a pool of candidates."""
+
+    report: Probe
+    trajectories: tuple[Trajectory, ...]
+
+
+def probe(
+    committee: Committee,
+    starts: Sequence[Structure],
+    config: ProposalConfig,
+    *,
+    reactions: bool,
+    lowest_energy: float,
+    seed: int,
+) -> ProbeResult:
+    """Run `config.trajectories` trajectories, the starts taken in turn; the streams of `seed` are the same in each round.
+
+    A trajectory is stable when every frame passes the physical screen; `lowest_energy` (eV) is that of the labels.
+    """
+    chosen = [starts[index % len(starts)] for index in range(config.trajectories)]
+    frames = min(FRAMES_PER_TRAJECTORY, config.trajectory_steps)
+    trajectories = run_dynamics(committee, chosen, config, seed=seed, frames=frames)
+    report = Probe(
+        sigmas_ev_per_angstrom=tuple(tuple(float(sigma) for sigma in each.sigmas) for each in trajectories),
+        total_sigmas_ev_per_angstrom=tuple(tuple(float(sigma) for sigma in each.total_sigmas) for each in trajectories),
+        stable=tuple(_is_stable(each, config, reactions, lowest_energy) for each in trajectories),
+    )
+    return ProbeResult(report, tuple(trajectories))
+
+
+def _is_stable(trajectory: Trajectory, config: ProposalConfig, reactions: bool, lowest_energy: float) -> bool:
+    if not trajectory.finite:
+        return False
+    return all(
+        screen(
+            frame,
+            start=trajectory.start,
+            predicted_energy_above_lowest_ev_per_atom=(float(energy) - lowest_energy) / frame.n_atoms,
+            sigma=None,
+            config=config,
+            reactions=reactions,
+        )
+        is None
+        for frame, energy in zip(trajectory.frames, trajectory.energies, strict=True)
+    )

@@ -1,0 +1,187 @@
+"""From a committee to the next batch: make candidates, screen them, drop what is known, choose a diverse few, say why."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from alloop.committee.committee import Committee
+from alloop.config import ProposalConfig
+from alloop.proposals.adversarial import Attack, attack
+from alloop.proposals.dynamics import Trajectory
+from alloop.proposals.proposal import Proposal, Rejection, Strategy
+from alloop.proposals.screen import screen
+from alloop.proposals.select import select_diverse
+from alloop.rng import numpy_stream
+from alloop.structures.structure import Structure
+from alloop.training.training_set import Purpose, TrainingSet
+
+DISCARDED_FRACTION = 0.5  # of each trajectory: frames that still remember their start are no sample of the dynamics
+
+
+@dataclass(frozen=True)
+class ProposalTask:
+    """What a batch is made from: the labels so far, the probe's trajectories, and how to tell a known geometry."""
+
+    training_set: TrainingSet
+    trajectories: tuple[Trajectory, ...]
+    reactions: bool
+    is_duplicate: Callable[[Structure], bool]
+    size: int
+
+    @property
+    def lowest_energy(self) -> float:
+        return min(item.energy for item in self.training_set.items)
+
+
+def propose_batch(committee: Committee, task: ProposalTask, config: ProposalConfig, *, seed: int, round: int) -> list[Proposal]:
+    """`task.size` accepted proposals where the pools hold as many, and every rejected one with its reason.
+
+    `config.calibration_fraction` of the batch are frames of committee dynamics drawn at random, by no score: exchangeable
+    with what the potential will meet there, so intervals fitted on them are honest. The rest is for training, by strategy;
+    places that attacks leave open are filled from the dynamics.
+    """
+    generator = numpy_stream(seed, "propose", round)
+    frames = _dynamics_pool(task, config)
+    held_out = max(round_half_up(config.calibration_fraction * task.size), 1)
+    calibration, taken = _random_frames(frames, held_out, task, generator, Purpose.CALIBRATION)
+    wanted = task.size - held_out
+    if config.strategy == "random":
+        training, _ = _random_frames([f for f in frames if f.structure not in taken], wanted, task, generator, Purpose.TRAIN)
+        return calibration + training
+    shares = {"adversarial": (wanted, 0), "dynamics": (0, wanted), "mixed": (wanted - wanted // 2, wanted // 2)}
+    from_attacks, from_dynamics = shares[config.strategy]
+    proposals = list(calibration)
+    if from_attacks:
+        seeds = _attack_seeds(task, config, generator)
+        attacks = attack(committee, seeds, config, seed=seed, round=round)
+        pool = [_screened(_from_attack(each), each.seed, task, config) for each in attacks]
+        proposals += _chosen(committee, pool, from_attacks, task, config)
+    accepted = sum(each.rejection is None for each in proposals)
+    if from_dynamics or accepted < task.size:
+        known = {each.structure for each in proposals}
+        uncertain = [frame for frame in _before_disagreement(frames, task, config) if frame.structure not in known]
+        proposals += _chosen(committee, uncertain, task.size - accepted, task, config)
+    return proposals
+
+
+def round_half_up(value: float) -> int:
+    """Halves go up, so that a third of five is two."""
+    return int(np.floor(value + 0.5))
+
+
+def _dynamics_pool(task: ProposalTask, config: ProposalConfig) -> list[Proposal]:
+    """Every frame of the trajectories after their beginning, none accepted yet; unphysical ones carry their rejection."""
+    pool = []
+    for number, trajectory in enumerate(task.trajectories):
+        first = int(len(trajectory.frames) * DISCARDED_FRACTION)
+        for index in range(first, len(trajectory.frames)):
+            facts = {
+                "trajectory": number,
+                "member": trajectory.member,
+                "frame": index,
+                "predicted_energy_ev": float(trajectory.energies[index]),
+            }
+            proposal = Proposal(
+                structure=trajectory.frames[index],
+                strategy=Strategy.DYNAMICS,
+                purpose=Purpose.TRAIN,
+                score=float(trajectory.sigmas[index]),
+                parent_id=trajectory.start.structure_id,
+                why=facts | {"temperature_kelvin": config.temperature_kelvin},
+            )
+            pool.append(_screened(proposal, trajectory.start, task, config))
+    return pool
+
+
+def _screened(proposal: Proposal, start: Structure, task: ProposalTask, config: ProposalConfig) -> Proposal:
+    if proposal.rejection is not None:
+        return proposal
+    structure = proposal.structure
+    above = (proposal.why["predicted_energy_ev"] - task.lowest_energy) / structure.n_atoms
+    rejection = screen(
+        structure,
+        start=start,
+        predicted_energy_above_lowest_ev_per_atom=above,
+        sigma=proposal.score,
+        config=config,
+        reactions=task.reactions,
+    )
+    return replace(proposal, rejection=rejection)
+
+
+def _random_frames(
+    frames: Sequence[Proposal], count: int, task: ProposalTask, generator: np.random.Generator, purpose: Purpose
+) -> tuple[list[Proposal], set[Structure]]:
+    """`count` frames in random order, the unphysical and the known passed over."""
+    chosen: list[Proposal] = []
+    for index in generator.permutation(len(frames)):
+        frame = frames[index]
+        if len(chosen) == count:
+            break
+        if frame.rejection is None and not task.is_duplicate(frame.structure):
+            chosen.append(replace(frame, strategy=Strategy.RANDOM, purpose=purpose))
+    return chosen, {each.structure for each in chosen}
+
+
+def _attack_seeds(task: ProposalTask, config: ProposalConfig, generator: np.random.Generator) -> list[Structure]:
+    """Training structures at random."""
+    train = task.training_set.train
+    return [train[index].structure for index in generator.permutation(len(train))[: config.attack_seeds]]
+
+
+def _from_attack(each: Attack) -> Proposal:
+    finite = np.isfinite(each.sigmas)
+    return Proposal(
+        structure=each.end,
+        strategy=Strategy.ADVERSARIAL,
+        purpose=Purpose.TRAIN,
+        score=float(each.sigmas[-1]) if finite.all() else None,
+        rejection=None if finite.all() else Rejection.FAILED,
+        parent_id=each.seed.structure_id,
+        why={
+            "predicted_energy_ev": float(each.energies[-1]) if finite.all() else None,
+            "steps": len(each.sigmas),
+            "sigma_path_ev_per_angstrom": [round(float(value), 5) for value in each.sigmas[finite]],
+        },
+    )
+
+
+def _before_disagreement(frames: Sequence[Proposal], task: ProposalTask, config: ProposalConfig) -> list[Proposal]:
+    """A trajectory counts up to and with its first frame of strong disagreement: what comes after is nowhere known."""
+    scores = np.array([frame.score for frame in frames])
+    limit = config.stop_dynamics_ratio * float(np.median(scores)) if len(scores) else np.inf
+    kept: list[Proposal] = []
+    ended: set[int] = set()
+    for frame in frames:
+        number = frame.why["trajectory"]
+        if number not in ended:
+            kept.append(frame)
+        if frame.score is not None and frame.score > limit:
+            ended.add(number)
+    return kept
+
+
+def _chosen(
+    committee: Committee, pool: Sequence[Proposal], count: int, task: ProposalTask, config: ProposalConfig
+) -> list[Proposal]:
+    """Of a screened pool, drop duplicates and accept a diverse `count`; the others are returned with why they were not."""
+    fresh = [
+        replace(each, rejection=Rejection.DUPLICATE) if each.rejection is None and task.is_duplicate(each.structure) else each
+        for each in pool
+    ]
+    open_places = [index for index, each in enumerate(fresh) if each.rejection is None]
+    if not open_places:
+        return fresh
+    structures = [fresh[index].structure for index in open_places]
+    known = [item.structure for item in task.training_set.train]
+    features = committee.predict([*structures, *known]).features
+    scores = np.array([fresh[index].score for index in open_places])
+    picked = select_diverse(features[: len(structures)], scores, count, chosen_features=features[len(structures) :])
+    rank = {open_places[place]: position for position, place in enumerate(picked)}
+    return [
+        replace(each, why={**each.why, "rank": rank[index] + 1})
+        if index in rank
+        else (replace(each, rejection=Rejection.NOT_SELECTED) if each.rejection is None else each)
+        for index, each in enumerate(fresh)
+    ]

@@ -1,0 +1,55 @@
+"""The negative log likelihood of minibatches and its gradient, for K chains with a minibatch each."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from alloop.model.likelihood import Targets, log_likelihood
+from alloop.model.potential import Potential, Raw
+from alloop.structures.batch import StructureBatch
+from alloop.training.training_set import LabeledStructure
+
+
+class Objective:
+    """Labels as tensors of static shape, and what parameters make of them."""
+
+    def __init__(
+        self, potential: Potential, labeled: Sequence[LabeledStructure], *, device: str | torch.device = "cpu"
+    ) -> None:
+        self.potential = potential
+        self.n_structures = len(labeled)
+        cutoff = potential.config.cutoff_angstrom
+        # Double precision until reference energies are gone: they are thousands of eV, the rest is less than one.
+        stack = StructureBatch.stack([StructureBatch.of([item.structure], cutoff, dtype=torch.float64) for item in labeled])
+        scale = potential.scaling.energy_scale
+        energies = torch.tensor([[item.energy] for item in labeled], dtype=torch.float64)
+        forces = torch.zeros(self.n_structures, stack.n_atoms, 3)
+        for row, item in enumerate(labeled):
+            forces[row, : item.structure.n_atoms] = torch.from_numpy(item.forces / scale)
+        self._energies = ((energies - potential.scaling.reference_energy(stack)) / scale).float().to(device)
+        self._forces = forces.to(device)
+        self._stack = stack.to(device, torch.float32)
+
+    def minibatch(self, indices: Tensor) -> tuple[StructureBatch, Targets]:
+        """`indices` [K, B] into the labels."""
+        chains = indices.shape[0]
+        flat = indices.reshape(-1)
+        energy = self._energies.index_select(0, flat).view(chains, -1)
+        forces = self._forces.index_select(0, flat).view(chains, -1, 3)
+        return self._stack.picked(indices), Targets(energy, forces)
+
+    def gradient(self, parameters: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """-(1/B) sum over the minibatch of grad log p, [K, P]; and the mean log likelihood a structure, [K]."""
+        leaf = parameters.detach().requires_grad_()
+        batch, targets = self.minibatch(indices)
+        raw = self.potential.evaluate(leaf, batch, differentiable=True)
+        mean = log_likelihood(raw, targets, batch) / indices.shape[1]
+        (gradient,) = torch.autograd.grad(-mean.sum(), leaf)
+        return gradient, mean.detach()
+
+    def log_likelihood(self, parameters: Tensor, indices: Tensor) -> tuple[Tensor, Raw]:
+        """Mean log likelihood a structure [K] and the raw outputs, without parameter gradients."""
+        batch, targets = self.minibatch(indices)
+        raw = self.potential.evaluate(parameters.detach(), batch)
+        return log_likelihood(raw, targets, batch) / indices.shape[1], raw

@@ -1,0 +1,152 @@
+"""Commands that work on a campaign: `run`, `round`, `label`, `demo`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from alloop.errors import AlloopError
+from alloop.files import write_atomically
+from flows.cli_write import TEMPLATES
+
+INTERRUPTED = 130
+CampaignFile = Annotated[Path, typer.Argument(help="The campaign file, NAME.yaml.")]
+
+
+class DemoStrategy(StrEnum):
+    """How the demonstration proposes."""
+
+    MIXED = "mixed"
+    ADVERSARIAL = "adversarial"
+    DYNAMICS = "dynamics"
+    RANDOM = "random"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's commands."""
+    app.command()(run)
+    app.command(name="round")(one_round)
+    app.command()(label)
+    app.command()(demo)
+
+
+def run(file: CampaignFile) -> None:
+    """Label, learn and propose until the uncertainty no longer falls. Stopped at any moment, it goes on where it was."""
+    _carry_out(file, rounds=0)
+    _finish(file)
+
+
+def one_round(file: CampaignFile) -> None:
+    """Exactly one round: sample, propose, label, retrain."""
+    outcome = _carry_out(file, rounds=1)
+    done = "the campaign has stopped" if outcome["round"] is None else f"round {outcome['round']}"
+    typer.echo(f"{done}: {outcome['sentence']}")
+
+
+def label(
+    file: CampaignFile,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many labels; all that wait if left out.")] = None,
+) -> None:
+    """Compute labels that wait in the queue, nothing else."""
+    from flows.cli_progress import shown_progress
+    from flows.labeling import label_waiting
+    from flows.progress import Step
+    from flows.settings import load_settings
+    from flows.wiring import current_round, opened, prepared
+
+    settings = load_settings()
+    prepared(file, settings)
+    with opened(file) as (registry, ref), shown_progress(), _stoppable(file):
+        voice = Step(ref.campaign, current_round(registry, ref.campaign), "label")
+        tally = label_waiting(registry, ref.campaign, settings, voice, limit=limit)
+        due = registry.retraining_due(ref.campaign)
+    typer.echo(f"{tally.complete} labeled, {tally.failed} attempts failed")
+    if due:
+        typer.echo(f"new labels call for retraining: alloop run {file}")
+
+
+def demo(
+    strategy: Annotated[DemoStrategy, typer.Option(help="random: the control, with the same budget.")] = DemoStrategy.MIXED,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same labels and metrics.")] = 1,
+    directory: Annotated[Path, typer.Option(help="Each run gets a folder of its own in here.")] = Path("demo"),
+) -> None:
+    """A whole campaign on ethanol with GFN2-xTB labels, at most five minutes."""
+    folder = _fresh_folder(directory, f"{strategy.value}-seed-{seed}")
+    file = folder / "ethanol.yaml"
+    write_atomically(folder / "ethanol.xyz", (TEMPLATES / "ethanol.xyz").read_bytes())
+    text = (TEMPLATES / "demo.yaml").read_text(encoding="utf-8").format(seed=seed, strategy=strategy.value)
+    write_atomically(file, text.encode())
+    typer.echo(f"campaign file: {file}")
+    run(file)
+
+
+def _fresh_folder(directory: Path, name: str) -> Path:
+    """`directory`/`name`, or with the first free number behind it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        folder = directory / (name if number == 1 else f"{name}-run-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def _carry_out(file: Path, *, rounds: int) -> dict[str, Any]:
+    """Check everything that can be checked at once, then run rounds under Prefect; the outcome of the last one."""
+    from flows.cli_progress import shown_progress
+    from flows.server import prefect_server
+    from flows.settings import load_settings
+    from flows.wiring import admit, prepared
+
+    settings = load_settings()
+    campaign = prepared(file, settings)
+    stopped = admit(campaign, settings)
+    if stopped is not None:
+        return {"round": None, "stop": stopped.stop, "sentence": stopped.sentence}
+    typer.echo(f"campaign {campaign.config.name}: starting", err=True)
+    server = prefect_server(Path(campaign.ref.files) / "prefect")
+    with shown_progress(), _stoppable(file):
+        import httpx
+
+        from flows.campaign import run_campaign  # heavy; the server starts meanwhile
+
+        server.wait()
+        try:
+            return run_campaign(campaign.ref, rounds)
+        except httpx.HTTPError as error:
+            raise AlloopError(
+                f"the Prefect server at {server.api_url}",
+                f"{type(error).__name__}: {error}",
+                "see that it runs, then run again: the campaign goes on where it was",
+            ) from error
+
+
+@contextmanager
+def _stoppable(file: Path) -> Iterator[None]:
+    """Ctrl-C is an ordinary way to end: leases were given back on the way here."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; run again to go on: alloop run {file}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _finish(file: Path) -> None:
+    """Write the report and print the summary."""
+    from alloop.report.data import gather
+    from alloop.report.html import render_report
+    from alloop.report.summary import summary_lines
+    from flows.wiring import opened, report_path
+
+    with opened(file) as (registry, ref):
+        path = render_report(registry, ref.campaign, report_path(ref))
+        lines = summary_lines(gather(registry, ref.campaign), path)
+    width = max(len(label) for label, _ in lines)
+    for label, value in lines:
+        typer.echo(f"{label:<{width}}  {value}")

@@ -1,0 +1,123 @@
+"""Commands before a campaign: `init`, `validate`, `schema`. Whatever exists is never written over."""
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from alloop.errors import ConfigError, InputError, nearest
+from alloop.files import write_atomically
+
+if TYPE_CHECKING:
+    from alloop.structures.structure import Structure
+
+TEMPLATES = Path(__file__).parent / "templates"
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's commands."""
+    app.command()(init)
+    app.command()(validate)
+    app.command()(schema)
+
+
+def init(
+    name: Annotated[str, typer.Argument(help="The campaign's name; NAME.yaml is written.")],
+    structure: Annotated[Path | None, typer.Option(help="Structure file: xyz, extxyz, cif, POSCAR; positions in Å.")] = None,
+    smiles: Annotated[str | None, typer.Option(help="A molecule as SMILES instead of a file (needs RDKit).")] = None,
+    labeler: Annotated[str, typer.Option(help="xtb, gfn1, gfn2, pyscf, scripted.")] = "xtb",
+    charge: Annotated[int | None, typer.Option(help="Total charge in e; what the file says, else 0.")] = None,
+    multiplicity: Annotated[int | None, typer.Option(help="2S + 1; what the file says, else the lowest that fits.")] = None,
+) -> None:
+    """Write NAME.yaml, the campaign file, and the structure beside it."""
+    from alloop.config import load_config
+    from alloop.labels.level_of_theory import SHORT_NAMES
+    from labelers.catalog import availability
+
+    target = Path(f"{name}.yaml")
+    if not NAME.fullmatch(name):
+        raise InputError("a name of letters, digits, '_', '.' and '-'", repr(name), "give another name")
+    if labeler not in SHORT_NAMES:
+        raise ConfigError("a labeler", repr(labeler), nearest(labeler, SHORT_NAMES))
+    _refuse_to_overwrite(target)
+    file, atoms = _start_structure(name, structure, smiles, charge, multiplicity)
+    values = {
+        "name": name,
+        "structure": json.dumps(file.as_posix(), ensure_ascii=False),
+        "total_charge": atoms.total_charge,
+        "spin_multiplicity": atoms.spin_multiplicity,
+        "labeler": labeler,
+        "evaluation": _evaluation_lines(labeler),
+    }
+    text = (TEMPLATES / "campaign.yaml").read_text(encoding="utf-8").format(**values)
+    write_atomically(target, text.encode())
+    config = load_config(target)
+    typer.echo(f"wrote {target}: {atoms.n_atoms} atoms, {config.labeler}")
+    found = availability(config.labeler)
+    if not found.available:
+        typer.echo(f"its program is not installed here: {found.reason}")
+    typer.echo(f"next: alloop validate {target}")
+
+
+def _refuse_to_overwrite(path: Path) -> None:
+    if path.exists():
+        raise InputError(f"to write {path}", "it is there already", "move it away, or choose another name")
+
+
+def _start_structure(
+    name: str, structure: Path | None, smiles: str | None, charge: int | None, multiplicity: int | None
+) -> tuple[Path, "Structure"]:
+    """The structure file beside the campaign file, copied or made there if need be, and the atoms in it."""
+    from alloop.structures.convert import read_structures, write_structures
+    from alloop.structures.smiles import from_smiles
+
+    if (structure is None) == (smiles is None):
+        raise InputError(
+            "one of --structure FILE and --smiles STRING", "neither" if structure is None else "both", "give one of them"
+        )
+    if structure is not None:
+        found, _ = read_structures(structure, total_charge=charge, spin_multiplicity=multiplicity)
+        beside = Path(structure.name)
+        if structure.absolute() != beside.absolute():
+            _refuse_to_overwrite(beside)
+            write_atomically(beside, structure.read_bytes())
+        return beside, found[0]
+    made = from_smiles(smiles or "", seed=1)
+    beside = Path(f"{name}.xyz")
+    _refuse_to_overwrite(beside)
+    write_structures(beside, [made])
+    return beside, made
+
+
+def _evaluation_lines(labeler: str) -> str:
+    """Dynamics under DFT would cost thousands of gradients: there, xTB moves the atoms."""
+    frames = ["  frames: 60"]
+    if labeler == "pyscf":
+        frames = ["  frames: 20", "  dynamics: xtb # moves the atoms; the labels are the labeler's"]
+    lines = ["evaluation: # frames never proposed, trained on or calibrated on: they only measure", *frames]
+    return "\n".join([*lines, "  temperature_kelvin: 300", ""])
+
+
+def schema() -> None:
+    """Print the JSON schema of campaign files, for completion in an editor."""
+    from alloop.config import CampaignConfig
+
+    typer.echo(json.dumps(CampaignConfig.model_json_schema(), indent=2))
+
+
+def validate(
+    file: Annotated[Path, typer.Argument(help="The campaign file, NAME.yaml.")],
+    measure: Annotated[bool, typer.Option(help="Compute one label, to see that it works and what it costs.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, on standard output.")] = False,
+) -> None:
+    """Say what was understood: atoms, charge, spin, units, level of theory, and what the campaign will cost."""
+    from flows.estimate import facts_of, told
+    from flows.settings import load_settings
+    from flows.wiring import prepared
+
+    settings = load_settings()
+    facts = facts_of(prepared(file, settings), settings, measure=measure)
+    typer.echo(json.dumps(facts, indent=2) if as_json else told(facts))

@@ -1,0 +1,93 @@
+"""What a campaign file means and what it will cost, told before anything is run."""
+
+from typing import Any
+
+from alloop.config import CampaignConfig
+from alloop.labels.label import Label, LabelRequest
+from alloop.labels.labeler import Resources
+from flows.settings import Settings
+from flows.wiring import Prepared
+from labelers.isolate import LabelPool
+
+SHORT_LABEL_SECONDS = 2.0
+UNITS = "positions in Å, energies in eV, forces in eV/Å"
+
+
+def facts_of(campaign: Prepared, settings: Settings, *, measure: bool) -> dict[str, Any]:
+    """What was understood, JSON-able; with `measure` one label is computed, and its time scaled to the campaign."""
+    config = campaign.config
+    facts: dict[str, Any] = {
+        "campaign": config.name,
+        "structures": str(campaign.read),
+        "formulas": list(campaign.read.formulas),
+        "atoms": [structure.n_atoms for structure in campaign.start],
+        "total_charge": config.system.total_charge,
+        "spin_multiplicity": campaign.start[0].spin_multiplicity,
+        "periodic": campaign.start[0].is_periodic,
+        "units": UNITS,
+        "level_of_theory": str(config.labeler),
+        "labeler_version": campaign.labeler.version,
+        "labels_at_most": labels_at_most(config),
+        "gradients_of_evaluation_dynamics": gradients_of_dynamics(config),
+    }
+    return facts | {"cost": _measured(campaign, settings, facts)} if measure else facts
+
+
+def labels_at_most(config: CampaignConfig) -> int:
+    """Labels until the cap on rounds or labels, with the evaluation frames."""
+    proposed = config.initial.structures + config.proposals.batch * (config.stop.max_rounds - 1)
+    return min(proposed, config.stop.max_labels) + config.evaluation.frames
+
+
+def gradients_of_dynamics(config: CampaignConfig) -> int:
+    """Gradients of the labeler that make the evaluation frames, besides their labels; 0 where xTB moves the atoms."""
+    evaluation = config.evaluation
+    if evaluation.dynamics == "xtb" or not evaluation.frames:
+        return 0
+    return round(evaluation.frames * evaluation.spacing_fs / evaluation.timestep_fs)
+
+
+def _measured(campaign: Prepared, settings: Settings, facts: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of one label of the first structure, and of all of them on this machine."""
+    resources = Resources(threads=1, wall_seconds=settings.label_wall_seconds, memory_mib=settings.label_memory_mib)
+    request = LabelRequest(campaign.start[0], campaign.config.labeler, campaign.start[0].is_periodic)
+    with LabelPool[int](1, resources) as pool:
+        (outcome,) = pool.map([request])
+        if isinstance(outcome, Label) and outcome.cost_core_seconds < SHORT_LABEL_SECONDS:
+            # The first label of a process also imports the program: the second is what the others will cost.
+            (outcome,) = pool.map([request])
+    if not isinstance(outcome, Label):
+        return {"failure": str(getattr(outcome, "message", outcome))}
+    total = (facts["labels_at_most"] + facts["gradients_of_evaluation_dynamics"]) * outcome.cost_core_seconds
+    return {
+        "seconds_per_label": outcome.cost_core_seconds,
+        "core_hours_of_labels_at_most": total / 3600.0,
+        "hours_here_at_most": total / 3600.0 / settings.label_workers,
+        "label_workers": settings.label_workers,
+    }
+
+
+def told(facts: dict[str, Any]) -> str:
+    """The facts in lines for people."""
+    lines = [
+        f"campaign         {facts['campaign']}",
+        f"structure        {facts['structures']}",
+        f"charge and spin  {facts['total_charge']} e, multiplicity {facts['spin_multiplicity']}",
+        f"units            {facts['units']}",
+        f"labels           {facts['level_of_theory']}, version {facts['labeler_version']}",
+        f"at most          {facts['labels_at_most']} labels (evaluation frames included)",
+    ]
+    if facts["gradients_of_evaluation_dynamics"]:
+        lines.append(
+            f"                 and {facts['gradients_of_evaluation_dynamics']} gradients of dynamics for the evaluation frames"
+        )
+    cost = facts.get("cost", {})
+    if "failure" in cost:
+        lines.append(f"one label        FAILED: {cost['failure']}")
+    elif cost:
+        lines.append(f"one label        {cost['seconds_per_label']:.3g} s, measured now")
+        lines.append(
+            f"all of them      {cost['core_hours_of_labels_at_most']:.2g} core-hours, "
+            f"{cost['hours_here_at_most']:.2g} hours here ({cost['label_workers']} at a time)"
+        )
+    return "\n".join(lines)

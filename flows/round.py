@@ -1,0 +1,29 @@
+"""One round: SAMPLE, PROPOSE, LABEL, REGISTER. Round 0 has no model yet: it makes the labels that the first one learns."""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.label import label
+from flows.propose import propose, propose_initial
+from flows.retrain import register
+from flows.sample import sample
+from flows.wiring import CampaignRef
+
+
+@flow(name="round", flow_run_name="{ref.campaign} / round {round}", persist_result=False)
+def run_round(ref: CampaignRef, round: int) -> dict[str, Any]:
+    """Each step asks the registry what exists already, so a round that was interrupted goes on where it was.
+
+    Returns {"round", "stop": name of the reason or None, "sentence"}.
+    """
+    if round == 0:
+        propose_initial(ref, round)
+        outcome = {"round": 0, "stop": None, "sentence": "the first labels are there: the first model can learn"}
+    else:
+        sample(ref, round)
+        outcome = propose(ref, round)
+    if outcome["stop"] is None:
+        label(ref, round)
+        register(ref, round)
+    return outcome

@@ -1,0 +1,62 @@
+"""SAMPLE: draw the posterior on the round's training set, and calibrate its committee on the labels held out."""
+
+from pathlib import Path
+from typing import Any
+
+from alloop.posterior.run import PosteriorStart, SamplingJob, SamplingProgress, sample_posterior
+from alloop.registry.registry import Registry
+from flows.assess import calibration_of, posterior_of
+from flows.progress import Step
+from flows.settings import Settings, load_settings
+from flows.steps import metered, step
+from flows.wiring import CampaignRef, open_registry
+
+
+@step("sample")
+def sample(ref: CampaignRef, round: int) -> dict[str, Any]:
+    """Returns {"posterior": id}; a posterior that is in the registry is not drawn again."""
+    settings = load_settings()
+    with open_registry(ref, settings) as registry:
+        if registry.posterior(ref.campaign, round) is None:
+            draw(registry, ref, round, settings)
+        record = posterior_of(registry, ref, round)
+        calibration_of(registry, record)
+    return {"posterior": record.posterior_id}
+
+
+def draw(registry: Registry, ref: CampaignRef, round: int, settings: Settings) -> None:
+    """Sample on the training set of the round and store what was drawn."""
+    voice = Step(ref.campaign, round, "sample")
+    config = registry.campaign(ref.campaign).config
+    training_set = registry.snapshot_training_set(ref.campaign, round)
+    job = SamplingJob(config.model, config.posterior, config.seed, round, _start(registry, ref, round))
+
+    def heard(progress: SamplingProgress) -> None:
+        voice.advance(progress.done, progress.total, "steps of all chains")
+
+    voice.say(f"{config.posterior.samples} chains on {len(training_set.train)} labels")
+    with metered(registry, ref, round, "sample") as meter:
+        draws = sample_posterior(
+            training_set,
+            job,
+            processes=settings.sampler_processes,
+            checkpoints=Path(ref.files) / "checkpoints",
+            progress=heard,
+        )
+        meter.core_seconds = draws.core_seconds
+        health = draws.health
+        registry.add_posterior(
+            ref.campaign, round, training_set.digest, draws.samples, draws.model, health.model_dump(mode="json")
+        )
+    voice.say(
+        f"{len(draws.samples)} posterior samples, R-hat {health.r_hat_forces:.2f}, "
+        f"T_kin {health.kinetic_temperature:.2f}, converged: {'yes' if health.converged else 'no'}"
+    )
+
+
+def _start(registry: Registry, ref: CampaignRef, round: int) -> PosteriorStart | None:
+    """The samples of the round before, where the campaign wants a warm start and there are any."""
+    earlier = registry.posterior(ref.campaign, round - 1)
+    if earlier is None or not registry.campaign(ref.campaign).config.posterior.warm_start:
+        return None
+    return PosteriorStart(earlier.samples, dict(earlier.model))

@@ -1,0 +1,46 @@
+"""Deployment: where things run and how many at once. Never part of a campaign's identity; read from ALLOOP_* variables."""
+
+import os
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from alloop.errors import ConfigError
+
+PREFIX = "ALLOOP_"
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """Read once, passed on, never changed. `ALLOOP_LABEL_WORKERS=4` sets `label_workers`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    database: SecretStr | None = Field(default=None, description="registry URL instead of the file beside the campaign file")
+    label_workers: int = Field(default_factory=usable_cores, ge=1, description="labels computed side by side, one core each")
+    sampler_processes: int = Field(default_factory=usable_cores, ge=1, description="processes that share the chains")
+    label_wall_seconds: float = Field(default=3600.0, gt=0, description="a label that takes longer is stopped")
+    label_memory_mib: int = Field(default=4000, gt=0, description="memory that a label may use")
+    lease_seconds: float = Field(default=90.0, gt=0, description="a worker unheard of for this long has lost its labels")
+    heartbeat_seconds: float = Field(default=15.0, gt=0, description="time from one sign of life of a worker to the next")
+    debug: bool = Field(default=False, description="show tracebacks")
+
+    @model_validator(mode="after")
+    def _several_heartbeats_a_lease(self) -> "Settings":
+        if self.lease_seconds < 3 * self.heartbeat_seconds:
+            raise ValueError("lease_seconds must be at least three times heartbeat_seconds")
+        return self
+
+
+def load_settings() -> Settings:
+    """The settings of this environment. Raises `ConfigError` naming the variable that cannot be used."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+        raise ConfigError(f"settings that fit: {first['msg']}", f"the environment variable {name}", f"change {name}") from None

@@ -1,0 +1,123 @@
+"""Where a campaign lives and how its parts are opened: by name and path, so that only JSON crosses the borders of tasks."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from alloop.campaign.state import Decision
+from alloop.config import CampaignConfig, load_config
+from alloop.errors import ConfigError, MissingExtraError
+from alloop.labels.labeler import Availability
+from alloop.labels.level_of_theory import LevelOfTheory
+from alloop.registry.holders import this_process
+from alloop.registry.registry import Registry
+from alloop.structures.convert import read_structures
+from alloop.structures.read_summary import ReadSummary
+from alloop.structures.structure import Structure
+from flows.settings import Settings, load_settings
+from labelers.catalog import availability, check_request
+
+
+class CampaignRef(BaseModel):
+    """Names a campaign to a flow: the only parameter that travels, besides numbers.
+
+    `database` is the path of the registry file, empty where ALLOOP_DATABASE names the database (an address with a password has
+    no place among a run's parameters); `files` is the folder of everything that is not a row.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    campaign: str
+    database: str
+    files: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A campaign file that was read and found usable: `start` structures, and what `read` says of them."""
+
+    config: CampaignConfig
+    start: tuple[Structure, ...]
+    read: ReadSummary
+    labeler: Availability
+    ref: CampaignRef
+
+
+def ref_of(file: Path, config: CampaignConfig, settings: Settings) -> CampaignRef:
+    """The campaign of a campaign file: its registry is `<name>.db` beside it unless the settings name another."""
+    folder = file.absolute().parent
+    database = "" if settings.database else str(folder / f"{config.name}.db")
+    return CampaignRef(campaign=config.name, database=database, files=str(folder / f"{config.name}.files"))
+
+
+def prepared(file: Path, settings: Settings) -> Prepared:
+    """Read a campaign file and its structures, and refuse at once what no labeler could do.
+
+    Raises `ConfigError`, `InputError`, `StructureError`, `UnitsError`, `UnsupportedError`, `MissingExtraError`.
+    """
+    config = load_config(file)
+    system = config.system
+    start, read = read_structures(
+        file.absolute().parent / system.structure,
+        total_charge=system.total_charge,
+        spin_multiplicity=system.spin_multiplicity,
+    )
+    found = require_labeler(config.labeler)
+    for structure in start:
+        check_request(structure, config.labeler)
+    return Prepared(config, tuple(start), read, found, ref_of(file, config, settings))
+
+
+def require_labeler(level: LevelOfTheory) -> Availability:
+    """Raises `MissingExtraError` where the program of `level` is not installed."""
+    found = availability(level)
+    if not found.available:
+        raise MissingExtraError(f"the program of {level}", "it cannot be used here", found.reason)
+    return found
+
+
+def admit(campaign: Prepared, settings: Settings) -> Decision | None:
+    """Enter a campaign into its registry; the decision that stopped it, if it has stopped.
+
+    Raises `ConfigChangedError`, `SchemaError`, and `CampaignBusyError` while another process runs it: here, before anything is
+    started. (The flow holds the campaign again by itself.)
+    """
+    with open_registry(campaign.ref, settings, create=True) as registry:
+        record = registry.create_campaign(campaign.config, campaign.start)
+        if record.stop is None:
+            token = registry.hold_campaign(record.name, this_process(), settings.lease_seconds)
+            registry.release_campaign(record.name, token)
+    return record.stop
+
+
+def open_registry(ref: CampaignRef, settings: Settings | None = None, *, create: bool = False) -> Registry:
+    """The registry of a campaign. Raises what `Registry.open` raises."""
+    files = Path(ref.files)
+    if ref.database:
+        return Registry.open(Path(ref.database), create=create, files=files)
+    database = (settings or load_settings()).database
+    if database is None:
+        raise ConfigError("the address of the registry in ALLOOP_DATABASE", "it is not set", "set it as where the run began")
+    return Registry.open(database.get_secret_value(), create=create, files=files)
+
+
+def current_round(registry: Registry, campaign: str) -> int:
+    """The round that is under way: the last one begun. A new campaign begins with round 0."""
+    return max((record.round for record in registry.rounds(campaign)), default=0)
+
+
+def report_path(ref: CampaignRef) -> Path:
+    """Where the report of a campaign is written: `<name>.html` beside its files."""
+    return Path(ref.files).with_suffix(".html")
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[tuple[Registry, CampaignRef]]:
+    """The registry of a campaign file that was run before, for commands that look."""
+    settings = load_settings()
+    ref = ref_of(file, load_config(file), settings)
+    with open_registry(ref, settings) as registry:
+        yield registry, ref

@@ -1,0 +1,80 @@
+"""Shared fixtures. Registry tests run on SQLite, and on PostgreSQL where ALLOOP_TEST_POSTGRES_URL names a server."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from alloop.config import CampaignConfig, parse_config
+from alloop.proposals.proposal import Proposal, Strategy
+from alloop.registry.registry import Registry
+from alloop.structures.structure import Structure
+from alloop.training.training_set import Purpose
+
+POSTGRES_VARIABLE = "ALLOOP_TEST_POSTGRES_URL"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def registry_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Address of a registry that does not exist yet (SQLite) or is empty (PostgreSQL: a database of its own, dropped after)."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "registry.db")
+        return
+    server = os.environ.get(POSTGRES_VARIABLE)
+    if not server:
+        pytest.skip(f"{POSTGRES_VARIABLE} names no PostgreSQL server")
+    url = make_url(server).set(drivername="postgresql+psycopg")
+    name = f"alloop_test_{secrets.token_hex(6)}"
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield url.set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture
+def registry(registry_url: str, tmp_path: Path) -> Iterator[Registry]:
+    """A new, empty registry."""
+    with Registry.open(registry_url, create=True, files=tmp_path / "registry.files") as opened:
+        yield opened
+
+
+@pytest.fixture
+def water() -> Structure:
+    return Structure.molecule([8, 1, 1], [[0.0, 0.0, 0.0], [0.0, 0.76, 0.59], [0.0, -0.76, 0.59]])
+
+
+@pytest.fixture
+def water_config() -> CampaignConfig:
+    """A campaign of the scripted labeler."""
+    return parse_config({"name": "water", "system": {"structure": "water.xyz"}, "labeler": "scripted"})
+
+
+@pytest.fixture
+def rattled(water: Structure) -> Callable[..., list[Proposal]]:
+    """`rattled(count, seed=0, purpose=TRAIN)`: accepted proposals of displaced water molecules."""
+
+    def build(count: int, seed: int = 0, purpose: Purpose = Purpose.TRAIN) -> list[Proposal]:
+        moves = np.random.default_rng(seed).normal(scale=0.05, size=(count, 3, 3))
+        return [
+            Proposal(water.with_positions(water.positions + move), Strategy.INITIAL, purpose, score=0.1 * index)
+            for index, move in enumerate(moves)
+        ]
+
+    return build
+
+
+@pytest.fixture
+def queue(
+    registry: Registry, water: Structure, water_config: CampaignConfig, rattled: Callable[..., list[Proposal]]
+) -> Registry:
+    """A registry whose campaign `water` has six labels waiting in round 0."""
+    registry.create_campaign(water_config, [water])
+    registry.propose("water", 0, rattled(6), water_config.labeler)
+    return registry

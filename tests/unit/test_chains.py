@@ -1,0 +1,146 @@
+"""Chains: independent, resumable bit for bit, the same whatever runs them."""
+
+import numpy as np
+import pytest
+import torch
+
+from alloop.config import ModelConfig, PosteriorConfig
+from alloop.errors import AlloopError
+from alloop.posterior.checkpoint import load_checkpoint, save_checkpoint
+from alloop.posterior.diagnostics import has_converged, r_hat
+from alloop.posterior.run import PosteriorStart, SamplingJob, sample_posterior
+from alloop.posterior.schedules import Phase, Schedule
+from alloop.rng import stream_seed
+from alloop.structures.structure import Structure
+from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
+
+MODEL = ModelConfig(channels=4, layers=2, l_max=1, radial_hidden=(8,), readout_hidden=4, noise_hidden=(4,))
+POSTERIOR = PosteriorConfig(
+    samples=3, warmup_steps=12, mass_steps=6, sampling_steps=12, chains_at_once=2, batch_size=2, thinning=2
+)
+
+
+def water_set(count: int = 6) -> TrainingSet:
+    """Water on a harmonic surface."""
+    start = np.array([[0, 0, 0.12], [0, 0.76, -0.47], [0, -0.76, -0.47]])
+    generator = np.random.default_rng(0)
+    items = []
+    for index in range(count):
+        shift = generator.normal(0, 0.05, (3, 3))
+        shift -= shift.mean(0)
+        structure = Structure.molecule([8, 1, 1], start + shift)
+        energy = float(10 * (shift**2).sum() - 100)
+        items.append(LabeledStructure(f"label-{index}", structure, energy, -20 * shift, None, Purpose.TRAIN))
+    return TrainingSet(tuple(items))
+
+
+def job(**options) -> SamplingJob:
+    return SamplingJob(**({"model": MODEL, "posterior": POSTERIOR, "seed": 7, "round": 1} | options))
+
+
+def draw(path, processes=1, progress=lambda _: None, **options):
+    return sample_posterior(water_set(), job(**options), processes=processes, checkpoints=path, progress=progress)
+
+
+def parameters(draws) -> np.ndarray:
+    return np.stack([sample.parameters for sample in draws.samples])
+
+
+@pytest.mark.parametrize("stop_after", [3, 14, 25])
+def test_interrupted_chains_go_on_bit_for_bit(tmp_path, monkeypatch, stop_after):
+    monkeypatch.setattr("alloop.posterior.run.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("alloop.posterior.run.PROGRESS_STEPS", 1)
+    whole = draw(tmp_path / "whole")
+
+    def interrupt(progress):
+        if progress.done >= stop_after * 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw(tmp_path / "broken", progress=interrupt)
+    seen = []
+    resumed = draw(tmp_path / "broken", progress=lambda progress: seen.append(progress.done))
+    assert seen[0] >= stop_after * 2, "nothing that was done is done again"
+    assert np.array_equal(parameters(resumed), parameters(whole))
+    assert resumed.health == whole.health
+
+
+def test_processes_change_nothing(tmp_path):
+    assert np.array_equal(parameters(draw(tmp_path / "one")), parameters(draw(tmp_path / "two", processes=2)))
+
+
+def test_a_dead_sampler_process_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
+    strange = MODEL.model_copy(update={"cutoff_angstrom": -1.0})
+    with pytest.raises(AlloopError, match="run again"):
+        draw(tmp_path, processes=2, model=strange, start=PosteriorStart((), {"scaling": _scaling()}))
+
+
+def _scaling() -> dict:
+    return {"species": [1, 8], "reference_energies_ev": [0.0, 0.0], "energy_scale": 1.0, "average_neighbors": 2.0}
+
+
+def test_chains_differ_from_each_other_and_by_seed_and_round(tmp_path):
+    base = parameters(draw(tmp_path / "a"))
+    assert np.abs(base[0] - base[1]).max() > 0.1
+    assert np.abs(parameters(draw(tmp_path / "b", seed=8)) - base).max() > 0.1
+    assert np.abs(parameters(draw(tmp_path / "c", round=2)) - base).max() > 0.1
+
+
+def test_no_two_streams_share_their_first_draws():
+    names = [(seed, role, *index) for seed in range(5) for role in ("chain", "attack") for index in ((1, 0), (1, 1), (11, 0))]
+    firsts = {tuple(torch.randn(4, generator=torch.Generator().manual_seed(stream_seed(*name))).tolist()) for name in names}
+    assert len(firsts) == len(names)
+
+
+def test_a_warm_start_begins_at_the_given_samples_and_keeps_their_scaling(tmp_path):
+    first = draw(tmp_path / "first")
+    quick = POSTERIOR.model_copy(update={"warmup_steps": 1, "mass_steps": 1, "sampling_steps": 8, "step_size": 1e-9})
+    again = draw(tmp_path / "again", posterior=quick, start=PosteriorStart(first.samples, first.model))
+    assert again.model == first.model
+    assert np.abs(parameters(again) - parameters(first)).max() < 0.01
+
+
+def test_a_checkpoint_of_other_labels_is_not_used(tmp_path):
+    draw(tmp_path)
+    other = sample_posterior(water_set(5), job(), processes=1, checkpoints=tmp_path, progress=lambda _: None)
+    fresh = sample_posterior(water_set(5), job(), processes=1, checkpoints=tmp_path / "new", progress=lambda _: None)
+    assert np.array_equal(parameters(other), parameters(fresh))
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.99])
+def test_a_flipped_bit_is_found_and_the_generation_before_is_used(tmp_path, place):
+    path = tmp_path / "checkpoint"
+    save_checkpoint(path, {"x": torch.arange(50.0)}, {"step": 1})
+    save_checkpoint(path, {"x": torch.arange(50.0) + 1}, {"step": 2})
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 4
+    path.write_bytes(bytes(content))
+    loaded = load_checkpoint(path)
+    assert loaded is not None
+    assert loaded[1] == {"step": 1}
+    path.with_name("checkpoint.previous").write_bytes(b"rubbish")
+    assert load_checkpoint(path) is None
+
+
+def test_phases_and_temperature():
+    schedule = Schedule(POSTERIOR)
+    phases = [schedule.phase(step) for step in range(schedule.total)]
+    assert [phases.count(phase) for phase in Phase] == [12, 6, 12]
+    temperatures = [schedule.temperature(step) for step in range(12, 30)]
+    assert temperatures == sorted(temperatures)
+    assert temperatures[0] == pytest.approx(1 / 6)
+    assert temperatures[6:] == [1.0] * 12
+    assert sum(schedule.is_draw(step) for step in range(schedule.total)) == 6
+    assert schedule.is_draw(schedule.total - 1)
+
+
+def test_r_hat_tells_chains_that_met_from_chains_that_did_not():
+    generator = np.random.default_rng(0)
+    met = generator.normal(size=(4, 200))
+    assert r_hat(met) < 1.02
+    assert r_hat(met + np.arange(4)[:, None]) > 1.5
+    assert r_hat(met * np.array([1, 1, 1, 6])[:, None]) > 1.1, "folded: different widths"
+    assert np.isnan(r_hat(met[:, :3]))
+    assert not has_converged(float("nan"), 1.0, 1.0, 1.0)
+    assert has_converged(1.01, 1.01, 1.01, 1.0)
+    assert not has_converged(1.01, 1.01, 1.2, 1.0)

@@ -1,0 +1,240 @@
+"""A committee is its members: mean, spread and noise; attacks climb the spread; dynamics keep the temperature."""
+
+import numpy as np
+import pytest
+import torch
+from ase import units as ase_units
+
+from alloop.committee.committee import Committee
+from alloop.config import ModelConfig, PosteriorConfig, ProposalConfig
+from alloop.posterior.run import SamplingJob, sample_posterior
+from alloop.proposals.adversarial import attack
+from alloop.proposals.dynamics import run_dynamics
+from alloop.proposals.probe import probe
+from alloop.proposals.proposal import Rejection, Strategy
+from alloop.proposals.propose import ProposalTask, propose_batch
+from alloop.structures.fingerprint import DuplicateIndex
+from alloop.structures.structure import Structure
+from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
+from alloop.units import BOLTZMANN_EV_PER_KELVIN
+
+WATER = np.array([[0, 0, 0.12], [0, 0.76, -0.47], [0, -0.76, -0.47]])
+PAIRS = ((0, 1), (0, 2), (1, 2))
+STIFFNESS = (30.0, 30.0, 5.0)  # eV/Å^2
+LENGTHS = [float(np.linalg.norm(WATER[i] - WATER[j])) for i, j in PAIRS]
+
+
+def surface(positions: np.ndarray) -> tuple[float, np.ndarray]:
+    """Harmonic springs between all pairs: a true surface whose gradients are exact."""
+    energy, forces = -100.0, np.zeros((3, 3))
+    for (i, j), stiffness, length in zip(PAIRS, STIFFNESS, LENGTHS, strict=True):
+        vector = positions[i] - positions[j]
+        distance = np.linalg.norm(vector)
+        energy += 0.5 * stiffness * (distance - length) ** 2
+        pull = stiffness * (distance - length) * vector / distance
+        forces[i] -= pull
+        forces[j] += pull
+    return energy, forces
+
+
+def labeled(index: int, positions: np.ndarray, purpose: Purpose) -> LabeledStructure:
+    energy, forces = surface(positions)
+    return LabeledStructure(f"label-{index}", Structure.molecule([8, 1, 1], positions), energy, forces, None, purpose)
+
+
+@pytest.fixture(scope="module")
+def training_set() -> TrainingSet:
+    generator = np.random.default_rng(0)
+    purposes = [Purpose.TRAIN] * 14 + [Purpose.CALIBRATION] * 5
+    return TrainingSet(
+        tuple(labeled(index, WATER + generator.normal(0, 0.05, (3, 3)), purpose) for index, purpose in enumerate(purposes))
+    )
+
+
+@pytest.fixture(scope="module")
+def committee(training_set, tmp_path_factory) -> Committee:
+    """Four real posterior samples, drawn in seconds."""
+    model = ModelConfig(channels=8, layers=2, l_max=1, radial_hidden=(16,), readout_hidden=8, noise_hidden=(8,))
+    posterior = PosteriorConfig(samples=4, warmup_steps=300, mass_steps=40, sampling_steps=60, chains_at_once=4)
+    draws = sample_posterior(
+        training_set,
+        SamplingJob(model, posterior, seed=1, round=1),
+        processes=1,
+        checkpoints=tmp_path_factory.mktemp("chains"),
+        progress=lambda _: None,
+    )
+    return Committee.load(draws.model, draws.samples)
+
+
+CONFIG = ProposalConfig(
+    batch=8,
+    trajectories=6,
+    trajectory_steps=40,
+    attack_seeds=6,
+    attack_steps=25,
+    timestep_fs=0.5,
+    attack_clamp_angstrom=0.3,
+    trust_upper_ev_per_angstrom=50.0,
+    energy_window_ev_per_atom=5.0,
+    duplicate_rmsd_angstrom=0.002,
+)
+
+
+def test_it_has_learned_the_surface(committee, training_set):
+    held_out = training_set.calibration
+    predicted = committee.predict([item.structure for item in held_out])
+    errors = np.concatenate([p - item.forces for p, item in zip(predicted.forces, held_out, strict=True)])
+    truth = np.concatenate([item.forces for item in held_out])
+    assert np.sqrt(np.mean(errors**2)) < 0.5 * np.sqrt(np.mean(truth**2))
+
+
+def test_mean_noise_and_spread(committee):
+    structures = [Structure.molecule([8, 1, 1], WATER + shift) for shift in (0.0, [[0.1, 0, 0], [0, 0, 0], [0, 0, 0]])]
+    predicted = committee.predict(structures)
+    raw = committee.potential(committee.parameters, committee.batch(structures))
+    energies, forces = raw.energy.numpy(), raw.forces.double().numpy()
+    np.testing.assert_allclose(predicted.energy, energies.mean(0))
+    np.testing.assert_allclose(predicted.energy_epistemic_var, energies.var(0, ddof=1))
+    np.testing.assert_allclose(predicted.energy_aleatoric_var, raw.log_variance_energy.exp().mean(0), rtol=1e-5)
+    np.testing.assert_allclose(predicted.forces[1], forces[:, 3:].mean(0))
+    np.testing.assert_allclose(predicted.force_epistemic_var[1], forces[:, 3:].var(0, ddof=1))
+    np.testing.assert_allclose(predicted.force_aleatoric_var[0], raw.log_variance_forces[:, :3].exp().mean(0), rtol=1e-5)
+
+
+def test_chunks_change_nothing(committee, monkeypatch):
+    generator = np.random.default_rng(3)
+    structures = [Structure.molecule([8, 1, 1], WATER + generator.normal(0, 0.05, (3, 3))) for _ in range(5)]
+    whole = committee.predict(structures)
+    monkeypatch.setattr("alloop.committee.committee.EDGES_AT_ONCE", 18)
+    parts = committee.predict(structures)
+    np.testing.assert_allclose(parts.energy, whole.energy, atol=1e-4)
+    np.testing.assert_allclose(parts.member_energies, whole.member_energies, atol=1e-4)
+    np.testing.assert_allclose(np.stack(parts.forces), np.stack(whole.forces), atol=1e-4)
+    np.testing.assert_allclose(parts.features, whole.features, atol=1e-4)
+
+
+def test_attacks_climb_and_stay_within_the_clamp(committee, training_set):
+    seeds = [item.structure for item in training_set.train[:4]]
+    attacks = attack(committee, seeds, CONFIG, seed=1, round=1)
+    assert len(attacks) == 4
+    for each in attacks:
+        objective = 2 * np.log(each.sigmas) - each.energies / CONFIG.attack_thermal_energy_ev
+        assert objective[-1] > objective[0], "the objective rises"
+        assert each.sigmas[-1] > each.sigmas[0], "and with it the uncertainty"
+        assert np.abs(each.end.positions - each.seed.positions).max() <= CONFIG.attack_clamp_angstrom + 1e-5
+
+
+def test_attacks_side_by_side_equal_attacks_alone(committee, training_set, monkeypatch):
+    monkeypatch.setattr("alloop.proposals.adversarial.START_NOISE_ANGSTROM", 0.0)
+    seeds = [item.structure for item in training_set.train[:3]]
+    short = CONFIG.model_copy(update={"attack_steps": 8})
+    together = attack(committee, seeds, short, seed=1, round=1)
+    alone = attack(committee, seeds[1:2], short, seed=1, round=1)[0]
+    np.testing.assert_allclose(together[1].end.positions, alone.end.positions, atol=1e-3)
+
+
+def test_the_plausibility_weight_keeps_attacks_low(committee, training_set):
+    seeds = [item.structure for item in training_set.train[:4]]
+    cold, hot = (
+        attack(committee, seeds, CONFIG.model_copy(update={"attack_thermal_energy_ev": kt}), seed=1, round=1)
+        for kt in (0.02, 50.0)
+    )
+    assert np.mean([each.energies[-1] for each in cold]) < np.mean([each.energies[-1] for each in hot])
+
+
+def test_dynamics_hold_the_temperature(committee):
+    """Potential energy of the harmonic surface: (3N - 6) kT / 2 on average; 60 trajectories, 20 % is 3 standard errors."""
+    temperature = 300.0
+    config = CONFIG.model_copy(update={"trajectory_steps": 240, "temperature_kelvin": temperature, "friction_per_fs": 0.05})
+    start = Structure.molecule([8, 1, 1], WATER)
+    trajectories = run_dynamics(committee, [start] * 60, config, seed=3, frames=24)
+    late = [surface(frame.positions)[0] + 100.0 for each in trajectories for frame in each.frames[12:]]
+    assert np.mean(late) == pytest.approx(1.5 * BOLTZMANN_EV_PER_KELVIN * temperature, rel=0.25)
+    assert all(each.finite for each in trajectories)
+
+
+def test_dynamics_are_the_same_again_and_differ_between_trajectories(committee):
+    start = Structure.molecule([8, 1, 1], WATER)
+    first, second = (run_dynamics(committee, [start] * 2, CONFIG, seed=3, frames=4) for _ in range(2))
+    assert first[0].frames == second[0].frames
+    assert first[0].frames != first[1].frames
+
+
+def test_each_trajectory_follows_its_member(committee):
+    """Driven beside others or as the only trajectory of a committee of one: the same path."""
+    start = Structure.molecule([8, 1, 1], WATER)
+    together = run_dynamics(committee, [start] * 6, CONFIG, seed=3, frames=4)
+    assert [each.member for each in together] == [0, 1, 2, 3, 0, 1]
+    alone = Committee(committee.potential, committee.parameters[[0, 0]])
+    first = run_dynamics(alone, [start], CONFIG, seed=3, frames=4)[0]
+    np.testing.assert_allclose(together[0].frames[-1].positions, first.frames[-1].positions, atol=2e-3)
+
+
+def test_one_step_of_dynamics_is_newtons(committee):
+    """Without friction, BAOAB is velocity Verlet: total energy of the member's own surface is kept."""
+    config = CONFIG.model_copy(update={"friction_per_fs": 1e-12, "trajectory_steps": 60, "timestep_fs": 0.25})
+    from alloop.proposals.dynamics import _Stepper
+
+    stepper = _Stepper(committee, [Structure.molecule([8, 1, 1], WATER)], config, seed=5)
+
+    def total() -> float:
+        kinetic = 0.5 * float((stepper.masses * stepper.velocities**2).sum())
+        return kinetic + float(stepper.energies[0])
+
+    before = total()
+    for _ in range(60):
+        stepper.step()
+    assert stepper.timestep == pytest.approx(0.25 * ase_units.fs)
+    assert total() == pytest.approx(before, abs=3e-3)
+
+
+def proposed(committee, training_set, **options):
+    config = CONFIG.model_copy(update=options)
+    starts = [item.structure for item in training_set.train[:3]]
+    result = probe(committee, starts, config, reactions=False, lowest_energy=-100.0, seed=1)
+    index = DuplicateIndex([item.structure for item in training_set.items], config.duplicate_rmsd_angstrom)
+    task = ProposalTask(training_set, result.trajectories, False, index.contains, config.batch)
+    return propose_batch(committee, task, config, seed=1, round=1)
+
+
+@pytest.mark.parametrize("strategy", ["mixed", "adversarial", "dynamics", "random"])
+def test_a_batch_has_its_size_and_its_held_out_share(committee, training_set, strategy):
+    proposals = proposed(committee, training_set, strategy=strategy)
+    accepted = [each for each in proposals if each.rejection is None]
+    assert len(accepted) == CONFIG.batch
+    held_out = [each for each in accepted if each.purpose is Purpose.CALIBRATION]
+    assert len(held_out) == 2
+    assert all(each.strategy is Strategy.RANDOM for each in held_out), "held out frames are never chosen by score"
+    kinds = {each.strategy for each in accepted if each.purpose is Purpose.TRAIN}
+    expected = {
+        "mixed": {Strategy.ADVERSARIAL, Strategy.DYNAMICS},
+        "adversarial": {Strategy.ADVERSARIAL},
+        "dynamics": {Strategy.DYNAMICS},
+        "random": {Strategy.RANDOM},
+    }
+    assert kinds == expected[strategy]
+    assert len({each.structure for each in accepted}) == CONFIG.batch
+    assert all(each.rejection in set(Rejection) for each in proposals if each.rejection is not None)
+
+
+def test_proposals_are_the_same_again(committee, training_set):
+    first, second = proposed(committee, training_set), proposed(committee, training_set)
+    assert [each.structure for each in first] == [each.structure for each in second]
+    assert [each.rejection for each in first] == [each.rejection for each in second]
+
+
+def test_everything_above_the_trust_level_is_rejected(committee, training_set):
+    proposals = proposed(committee, training_set, trust_upper_ev_per_angstrom=1e-9, strategy="mixed")
+    assert proposals
+    assert all(each.rejection is Rejection.FAILED for each in proposals)
+
+
+def test_probe_is_the_same_again_and_says_what_is_stable(committee):
+    start = [Structure.molecule([8, 1, 1], WATER)]
+    first, second = (probe(committee, start, CONFIG, reactions=False, lowest_energy=-100.0, seed=1) for _ in range(2))
+    assert first.report == second.report
+    assert len(first.report.sigmas_ev_per_angstrom) == CONFIG.trajectories
+    assert all(first.report.stable)
+    narrow = CONFIG.model_copy(update={"energy_window_ev_per_atom": 1e-6})
+    assert not any(probe(committee, start, narrow, reactions=False, lowest_energy=-100.0, seed=1).report.stable)
+    assert torch.get_default_dtype() is torch.float32

@@ -1,0 +1,170 @@
+"""Every wrong input: the exit code, the three parts of the message on standard error, no traceback, and nothing lost."""
+
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from alloop.config import load_config
+from alloop.registry.holders import this_process
+from alloop.registry.registry import Registry
+from alloop.structures.convert import read_structures
+from flows.cli import main
+
+WATER = "3\n\nO 0.0 0.0 0.0\nH 0.96 0.0 0.0\nH -0.24 0.93 0.0\n"
+BOHR = "3\n\nO 0.0 0.0 0.0\nH 1.814 0.0 0.0\nH -0.4535 1.7574 0.0\n"
+Alloop = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def alloop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Alloop:
+    """Run the command line in this process; the exit code and what it said on standard error."""
+
+    def call(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["alloop", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert isinstance(end.value.code, int)
+        return end.value.code, capsys.readouterr().err
+
+    return call
+
+
+def _campaign(folder: Path, *, xyz: str | None = WATER, system: str = "", labeler: str = "scripted", more: str = "") -> Path:
+    if xyz is not None:
+        (folder / "water.xyz").write_text(xyz)
+    file = folder / "water.yaml"
+    file.write_text(f"name: water\nsystem: {{structure: water.xyz{system}}}\nlabeler: {labeler}\n{more}\n")
+    return file
+
+
+def _started(file: Path) -> Registry:
+    """The registry of a campaign that was entered."""
+    config = load_config(file)
+    structures, _ = read_structures(file.parent / config.system.structure)
+    registry = Registry.open(file.with_suffix(".db"), create=True)
+    registry.create_campaign(config, structures)
+    return registry
+
+
+def _check(result: tuple[int, str], code: int, *parts: str) -> None:
+    exit_code, said = result
+    assert exit_code == code, said
+    lines = said.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["wanted", "came", "do"], said
+    for part in parts:
+        assert part in said
+
+
+ROWS = {
+    "unknown key": ({"more": "proposals: {bacth: 3}"}, 2, ("'proposals.bacth' is not one", "did you mean 'batch'?")),
+    "value out of range": ({"more": "proposals: {batch: 1}"}, 2, ("proposals.batch", "greater than or equal to 2")),
+    "no structure file": ({"xyz": None}, 2, ("there is no file", "water.xyz")),
+    "charge and spin": ({"system": ", spin_multiplicity: 2"}, 2, ("leaves 10 electrons", "use a multiplicity of 1, 3")),
+    "not a number": ({"xyz": WATER.replace("0.93", "nan")}, 2, ("finite coordinates", "atoms [2]")),
+    "overlapping atoms": ({"xyz": WATER.replace("0.96", "0.50")}, 2, ("atoms no closer", "0.500 Å apart")),
+    "units": ({"xyz": BOHR}, 2, ("coordinates in Å", "bohr")),
+    "element without parameters": (
+        {"xyz": "2\n\nU 0 0 0\nO 0 0 1.8\n", "labeler": "gfn2"},
+        3,
+        ("1 to 86", "atomic numbers 92"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("command", ["run", "validate"])
+def test_a_wrong_file_is_refused(name: str, command: str, tmp_path: Path, alloop: Alloop) -> None:
+    changes, code, parts = ROWS[name]
+    file = _campaign(tmp_path, **changes)
+    _check(alloop(command, file), code, *parts)
+    assert not (tmp_path / "water.db").exists()
+
+
+def test_a_missing_campaign_file(tmp_path: Path, alloop: Alloop) -> None:
+    _check(alloop("run", tmp_path / "nothing.yaml"), 2, "there is no file", "alloop init nothing")
+
+
+def test_a_campaign_that_runs_already(tmp_path: Path, alloop: Alloop) -> None:
+    file = _campaign(tmp_path)
+    me = this_process()
+    with _started(file) as registry:
+        registry.hold_campaign("water", me)
+        _check(alloop("run", file), 6, f"process {me.pid} on", "is running it")
+        _check(alloop("round", file), 6, f"process {me.pid} on")
+
+
+def test_a_changed_campaign_is_refused_with_a_diff(tmp_path: Path, alloop: Alloop) -> None:
+    file = _campaign(tmp_path)
+    _started(file).close()
+    _campaign(tmp_path, more="proposals: {batch: 7}")
+    _check(alloop("run", file), 5, "proposals.batch: 20 -> 7", "another `name`")
+
+
+def test_a_registry_of_a_newer_version_is_left_alone(tmp_path: Path, alloop: Alloop) -> None:
+    file = _campaign(tmp_path)
+    _started(file).close()
+    with sqlite3.connect(tmp_path / "water.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    database.close()
+    before = (tmp_path / "water.db").read_bytes()
+    for command in ("run", "status", "label"):
+        _check(alloop(command, file), 5, "newer alloop", "pip install --upgrade alloop")
+    assert (tmp_path / "water.db").read_bytes() == before
+
+
+def test_a_missing_extra_names_its_install_line(tmp_path: Path, alloop: Alloop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyscf", None)
+    _check(alloop("run", _campaign(tmp_path, labeler="pyscf")), 4, "pip install 'alloop[pyscf]'")
+    monkeypatch.setitem(sys.modules, "rdkit", None)
+    monkeypatch.chdir(tmp_path)
+    _check(alloop("init", "ethanol", "--smiles", "CCO"), 4, "pip install 'alloop[smiles]'")
+    assert not (tmp_path / "ethanol.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("init", "mol"), ("one of --structure FILE and --smiles STRING", "neither")),
+        (("init", "mol", "--structure", "water.xyz", "--labeler", "gfn3"), ("a labeler", "'gfn3'", "did you mean")),
+        (("init", "water", "--structure", "water.xyz"), ("to write water.yaml", "it is there already")),
+        (("init", "a/b", "--structure", "water.xyz"), ("a name of letters", "'a/b'")),
+        (("init", "mol", "--structure", "nothing.xyz"), ("there is no file nothing.xyz",)),
+    ],
+)
+def test_init_writes_over_nothing(
+    arguments: tuple[str, ...], parts: tuple[str, ...], tmp_path: Path, alloop: Alloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _campaign(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    _check(alloop(*arguments), 2, *parts)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_setting_that_cannot_be(tmp_path: Path, alloop: Alloop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLOOP_LABEL_WORKERS", "none")
+    _check(alloop("run", _campaign(tmp_path)), 2, "ALLOOP_LABEL_WORKERS")
+
+
+def test_a_prefect_server_that_is_not_there(tmp_path: Path, alloop: Alloop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    code, said = alloop("run", _campaign(tmp_path))
+    assert code == 1
+    assert "Connection refused" in said
+    assert "unset PREFECT_API_URL" in said
+
+
+def test_an_unknown_option_ends_with_2(alloop: Alloop) -> None:
+    code, said = alloop("run", "--fast")
+    assert code == 2
+    assert "--fast" in said
+
+
+def test_a_traceback_only_on_request(tmp_path: Path, alloop: Alloop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLOOP_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["alloop", "run", str(tmp_path / "nothing.yaml")])
+    with pytest.raises(Exception, match="there is no file"):
+        main()
