@@ -4,6 +4,7 @@ A function takes the section it needs, never the whole. Frozen after validation;
 known one; units are in the names.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -27,6 +28,9 @@ class SystemConfig(Section):
     """What is studied."""
 
     structure: str = Field(description="structure file (xyz, extxyz, cif, POSCAR), relative to the campaign file")
+    length_unit: Literal["Angstrom", "bohr", "nm", "pm"] | None = Field(
+        default=None, description="of the structure file; if left out it is read in Å, and refused where that cannot be"
+    )
     total_charge: int = Field(default=0, description="in e")
     spin_multiplicity: int | None = Field(default=None, ge=1, description="2S + 1; the lowest that fits if left out")
     reactions: bool = Field(default=False, description="whether bonds may break: fragments are then no reason to reject")
@@ -228,3 +232,15 @@ def _known_keys(location: list[str]) -> list[str]:
             members = [m for m in get_args(model) if get_origin(m) is None and hasattr(m, "model_fields")]
             model = next((m for m in members if m.model_fields["program"].default == part), model)
     return list(getattr(model, "model_fields", {}))
+
+
+def config_changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """One line for each differing key, dotted: `posterior.samples: 8 -> 4`."""
+    lines: list[str] = []
+    for key in sorted({*old, *new}):
+        before, after, name = old.get(key), new.get(key), f"{prefix}{key}"
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += config_changes(before, after, f"{name}.")
+        elif before != after:
+            lines.append(f"{name}: {before if key in old else '(not there)'} -> {after if key in new else '(not there)'}")
+    return lines

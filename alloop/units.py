@@ -1,6 +1,6 @@
 """Units. Inside: eV, Å, eV/Å, eV/Å^3 (ASE sign), fs, K. Conversions live here and nowhere else."""
 
-# CODATA 2018, the values ASE and PySCF use.
+# CODATA 2018. ASE and PySCF have those of 2014 by default: 1e-8 relative beside these, below what any label is good for.
 EV_PER_HARTREE = 27.211386245988
 ANGSTROM_PER_BOHR = 0.529177210903
 EV_PER_ANGSTROM_PER_HARTREE_PER_BOHR = EV_PER_HARTREE / ANGSTROM_PER_BOHR

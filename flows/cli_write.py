@@ -26,8 +26,9 @@ def register(app: typer.Typer) -> None:
 
 def init(
     name: Annotated[str, typer.Argument(help="The campaign's name; NAME.yaml is written.")],
-    structure: Annotated[Path | None, typer.Option(help="Structure file: xyz, extxyz, cif, POSCAR; positions in Å.")] = None,
+    structure: Annotated[Path | None, typer.Option(help="Structure file: xyz, extxyz, cif, POSCAR; in Å.")] = None,
     smiles: Annotated[str | None, typer.Option(help="A molecule as SMILES instead of a file (needs RDKit).")] = None,
+    length_unit: Annotated[str | None, typer.Option(help="Where the file is not in Å: bohr, nm, pm.")] = None,
     labeler: Annotated[str, typer.Option(help="xtb, gfn1, gfn2, pyscf, scripted.")] = "xtb",
     charge: Annotated[int | None, typer.Option(help="Total charge in e; what the file says, else 0.")] = None,
     multiplicity: Annotated[int | None, typer.Option(help="2S + 1; what the file says, else the lowest that fits.")] = None,
@@ -43,10 +44,11 @@ def init(
     if labeler not in SHORT_NAMES:
         raise ConfigError("a labeler", repr(labeler), nearest(labeler, SHORT_NAMES))
     _refuse_to_overwrite(target)
-    file, atoms = _start_structure(name, structure, smiles, charge, multiplicity)
+    file, atoms = _start_structure(name, structure, smiles, length_unit, (charge, multiplicity))
     values = {
         "name": name,
         "structure": json.dumps(file.as_posix(), ensure_ascii=False),
+        "length_unit": f"\n  length_unit: {length_unit} # of the structure file" if length_unit else "",
         "total_charge": atoms.total_charge,
         "spin_multiplicity": atoms.spin_multiplicity,
         "labeler": labeler,
@@ -68,7 +70,11 @@ def _refuse_to_overwrite(path: Path) -> None:
 
 
 def _start_structure(
-    name: str, structure: Path | None, smiles: str | None, charge: int | None, multiplicity: int | None
+    name: str,
+    structure: Path | None,
+    smiles: str | None,
+    length_unit: str | None,
+    electrons: tuple[int | None, int | None],
 ) -> tuple[Path, "Structure"]:
     """The structure file beside the campaign file, copied or made there if need be, and the atoms in it."""
     from alloop.structures.convert import read_structures, write_structures
@@ -79,7 +85,8 @@ def _start_structure(
             "one of --structure FILE and --smiles STRING", "neither" if structure is None else "both", "give one of them"
         )
     if structure is not None:
-        found, _ = read_structures(structure, total_charge=charge, spin_multiplicity=multiplicity)
+        charge, multiplicity = electrons
+        found, _ = read_structures(structure, length_unit=length_unit, total_charge=charge, spin_multiplicity=multiplicity)
         beside = Path(structure.name)
         if structure.absolute() != beside.absolute():
             _refuse_to_overwrite(beside)

@@ -111,7 +111,7 @@ def _opening(reason: StopReason | None, clauses: _Clauses, stop: StopConfig) -> 
         return f"Plateau: {_flat_words(clauses, stop)}"
     spent, key = _CAP_ADVICE[reason]
     falling = clauses.last is not None and clauses.last.decrease >= stop.flat_decrease
-    more = f" The uncertainty was still falling: a larger `stop.{key}` would lower it further." if falling else ""
+    more = f" The uncertainty was still falling: a larger `stop.{key}` lets it go on." if falling else ""
     return f"Budget used up: the cap of {getattr(stop, key):g} {spent} came before the goal.{more}"
 
 

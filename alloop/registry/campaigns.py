@@ -1,14 +1,13 @@
 """Campaigns: made once, held by one process at a time, stopped once."""
 
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from alloop.campaign.state import Decision
-from alloop.config import CampaignConfig, parse_config
+from alloop.config import CampaignConfig, config_changes, parse_config
 from alloop.errors import CampaignBusyError, ConfigChangedError, NotFoundError, StaleLeaseError, nearest
 from alloop.registry.clock import Now, as_datetime
 from alloop.registry.holders import Holder, is_dead_here
@@ -39,7 +38,8 @@ def campaign_records(session: Session) -> list[CampaignRecord]:
 
 
 def create_campaign(session: Session, config: CampaignConfig, start: Sequence[Structure]) -> CampaignRecord:
-    """The campaign of `config`, made if it is new. Raises `ConfigChangedError` when the one of that name is another."""
+    """The campaign of `config`, made if it is new, else as it is stored. Raises `ConfigChangedError` when the one of that name
+    is another: its goals and caps (`stop`) may differ, nothing else."""
     values = {"name": config.name, "config": config.model_dump(mode="json"), "config_digest": config.digest}
     if insert_one(session, CampaignRow, values):
         add_level(session, config.labeler)
@@ -156,24 +156,13 @@ def _record(session: Session, row: CampaignRow) -> CampaignRecord:
 
 def _refuse_changes(record: CampaignRecord, config: CampaignConfig, start: Sequence[Structure]) -> None:
     # The stored campaign is read with today's defaults first: a key that a newer version added is no change.
-    changes = config_changes(record.config.model_dump(mode="json"), config.model_dump(mode="json"))
+    as_before = config.model_copy(update={"stop": record.config.stop})
+    changes = config_changes(record.config.model_dump(mode="json"), as_before.model_dump(mode="json"))
     if not changes and list(record.start_ids) != [structure.structure_id for structure in start]:
         changes = [f"start structures: the atoms read from {config.system.structure} are others than at the first start"]
     if changes:
         raise ConfigChangedError(
             f"campaign {record.name!r} as it was started",
             "; ".join(changes),
-            "put the old values back, or give the changed campaign another `name`",
+            "put the old values back, or give the changed campaign another `name`; only `stop` may change under the same one",
         )
-
-
-def config_changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One line for each differing key, dotted: `posterior.samples: 8 -> 4`."""
-    lines: list[str] = []
-    for key in sorted({*old, *new}):
-        before, after, name = old.get(key), new.get(key), f"{prefix}{key}"
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += config_changes(before, after, f"{name}.")
-        elif before != after:
-            lines.append(f"{name}: {before if key in old else '(not there)'} -> {after if key in new else '(not there)'}")
-    return lines

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from alloop.campaign.state import Decision, RoundReport, Spending
-from alloop.config import CampaignConfig
+from alloop.config import CampaignConfig, StopConfig
 from alloop.errors import StaleLeaseError
 from alloop.labels.label import Label, LabelFailure
 from alloop.labels.level_of_theory import LevelOfTheory
@@ -88,7 +88,10 @@ class Registry:
     # campaigns
 
     def create_campaign(self, config: CampaignConfig, start: Sequence[Structure]) -> CampaignRecord:
-        """The campaign of `config`, made if it is new. Raises `ConfigChangedError` when it was started otherwise."""
+        """The campaign of `config`, made if it is new, else as it is stored.
+
+        Raises `ConfigChangedError` when it was started otherwise, in more than `stop`.
+        """
         return self._write(campaigns.create_campaign, config, start)
 
     def campaign(self, name: str) -> CampaignRecord:
@@ -104,6 +107,10 @@ class Registry:
     def stop_campaign(self, campaign: str, decision: Decision) -> None:
         """The first decision to stop stays."""
         self._write(campaigns.stop_campaign, campaign, decision)
+
+    def change_stop(self, campaign: str, stop: StopConfig, decision: Decision | None) -> None:
+        """Give a campaign other goals and caps; `decision`: what they say of its last finished round, where it had stopped."""
+        self._write(rounds.change_stop, campaign, stop, decision)
 
     def hold_campaign(self, campaign: str, holder: Holder, lease_seconds: float = 90.0) -> str:
         """Take the campaign for one process; returns the token. Raises `CampaignBusyError` while a live process holds it.

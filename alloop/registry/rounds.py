@@ -6,11 +6,12 @@ from sqlalchemy import Integer, func, select, update
 from sqlalchemy.orm import Session
 
 from alloop.campaign.state import Decision, RoundReport, Spending
+from alloop.config import StopConfig, parse_config
 from alloop.registry.campaigns import find_campaign
 from alloop.registry.clock import Now, as_datetime
 from alloop.registry.records import CostRecord, RoundRecord
 from alloop.registry.rows import change, insert_new
-from alloop.registry.status import OPEN_STATUSES, LabelStatus
+from alloop.registry.status import OPEN_STATUSES, CampaignStatus, LabelStatus
 from alloop.registry.tables import AttemptRow, CostRow, LabelRow, ProposalRow, RoundRow
 from alloop.training.training_set import Purpose
 
@@ -32,6 +33,20 @@ def finish_round(session: Session, campaign: str, round: int, report: RoundRepor
         .where(RoundRow.campaign_id == campaign_id, RoundRow.round == round, RoundRow.finished_at.is_(None))
         .values(report=report.model_dump(mode="json"), decision=decision.model_dump(mode="json"), finished_at=Now()),
     )
+
+
+def change_stop(session: Session, campaign: str, stop: StopConfig, decision: Decision | None) -> None:
+    """Give a campaign other goals and caps; `decision`: what they say of its last finished round, where it had stopped."""
+    row = find_campaign(session, campaign)
+    config = parse_config(row.config, source=f"campaign {campaign!r}").model_copy(update={"stop": stop})
+    row.config, row.config_digest = config.model_dump(mode="json"), config.digest
+    if decision is None:
+        return
+    stored = decision.model_dump(mode="json")
+    row.status, row.stop = (CampaignStatus.STOPPED, stored) if decision.stop else (CampaignStatus.OPEN, None)
+    finished = RoundRow.campaign_id == row.campaign_id, RoundRow.finished_at.is_not(None)
+    last = select(func.max(RoundRow.round)).where(*finished).scalar_subquery()
+    change(session, update(RoundRow).where(*finished, RoundRow.round == last).values(decision=stored))
 
 
 def round_records(session: Session, campaign: str) -> list[RoundRecord]:

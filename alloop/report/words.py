@@ -157,7 +157,7 @@ def _advice_on_the_end(data: ReportData) -> str:
         )
     if reason is not None:
         return (
-            "The budget ended before the goal. A new campaign with a larger cap goes further; the"
-            " model of this one can be used now, with its error bar."
+            "The budget ended before the goal. Raise the cap under `stop` in the campaign file and run it again: it goes on"
+            " where it was. The model can be used now, with its error bar."
         )
     return f"Go on with `alloop run {data.config.name}.yaml`: nothing that is labeled is computed again."

@@ -52,7 +52,7 @@ def check_length_unit(structures: Sequence[Structure]) -> None:
             raise UnitsError(
                 "coordinates in Å",
                 f"neighbours that fit no bond in Å but do in {unit} ({rescaled:.2f} sums of covalent radii)",
-                f"multiply all lengths by {factor:.6g}, or read with length_unit={unit!r} ('Angstrom' if it is right as it is)",
+                f"say so: length_unit {unit} ('Angstrom' if it is right as it is), or multiply all lengths by {factor:.6g}",
             )
 
 

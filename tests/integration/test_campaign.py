@@ -249,6 +249,23 @@ def _listed(server: dict[str, str], kind: str) -> list[dict[str, Any]]:
         return json.load(answer)
 
 
+def test_a_raised_cap_goes_on_as_if_it_had_been_there_from_the_start(
+    undisturbed: tuple[Path, str, str], server: dict[str, str], tmp_path: Path
+) -> None:
+    file = _written(tmp_path / "campaign", CAMPAIGN.replace("max_rounds: 2", "max_rounds: 1"))
+    out, _ = _run("run", file, server)
+    assert "Stopped by the cap on rounds after 1 round" in out
+    _written(tmp_path / "campaign", CAMPAIGN)
+    out, _ = _run("run", file, server)
+    assert "Stopped by the cap on rounds after 2 rounds" in out
+    assert _outcome(file) == _outcome(undisturbed[0])
+    with _registry(file) as registry:
+        first, second = (record.decision for record in registry.rounds("p4") if record.decision)
+    assert first.stop is None
+    assert first.sentence.endswith("Judged anew: stop.max_rounds: 1 -> 2.")
+    assert second.stop is not None
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_killed_ten_times_it_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:

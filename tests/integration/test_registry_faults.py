@@ -1,4 +1,4 @@
-"""Real processes at one registry: nothing is claimed twice, nothing is lost to kill -9 (F1, F6, F7 of the reliability page)."""
+"""Real processes at one registry: nothing is claimed twice, nothing is lost to kill -9."""
 
 import json
 import subprocess

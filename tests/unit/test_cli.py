@@ -68,6 +68,14 @@ def test_init_copies_the_structure_beside_the_campaign(alloop: Alloop, tmp_path:
     assert Path("my molecule.xyz").read_text() == WATER
 
 
+def test_a_file_in_bohr_is_read_where_the_campaign_says_so(alloop: Alloop, tmp_path: Path) -> None:
+    in_bohr = "3\n\nO 0.0 0.0 0.0\nH 1.814 0.0 0.0\nH -0.454 1.757 0.0\n"
+    (tmp_path / "bohr.xyz").write_text(in_bohr)
+    alloop("init", "drop", "--structure", "bohr.xyz", "--length-unit", "bohr")
+    assert load_config(Path("drop.yaml")).system.length_unit == "bohr"
+    assert json.loads(alloop("validate", "drop.yaml", "--no-measure", "--json"))["atoms"] == [3]
+
+
 def test_validate_says_what_it_understood(alloop: Alloop) -> None:
     alloop("init", "water", "--structure", "water.xyz", "--labeler", "gfn2")
     facts = json.loads(alloop("validate", "water.yaml", "--json"))

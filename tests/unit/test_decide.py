@@ -114,7 +114,7 @@ def test_caps_name_themselves(spending, reason):
 def test_reports_count_as_rounds_even_where_spending_lags_behind():
     falling = history(*(0.9**n for n in range(10)))
     assert decide(falling, STOP, NOTHING_SPENT, seed=1).stop is StopReason.CAP_ROUNDS
-    assert "would lower it further" in decide(falling, STOP, NOTHING_SPENT, seed=1).sentence
+    assert "a larger `stop.max_rounds` lets it go on" in decide(falling, STOP, NOTHING_SPENT, seed=1).sentence
 
 
 def test_reached_at_the_cap_is_reached():

@@ -40,6 +40,24 @@ def test_a_changed_campaign_is_refused_with_the_keys_that_changed(
     assert registry.campaign("water").config == water_config
 
 
+def test_goals_and_caps_may_change_and_a_stopped_campaign_opens_again(
+    registry: Registry, water: Structure, water_config: CampaignConfig
+) -> None:
+    stopped = Decision(stop=StopReason.CAP_ROUNDS, sentence="enough", figures={})
+    on = Decision(stop=None, sentence="on", figures={})
+    registry.create_campaign(water_config, [water])
+    registry.stop_campaign("water", stopped)
+    raised = water_config.model_copy(update={"stop": water_config.stop.model_copy(update={"max_rounds": 99})})
+    assert registry.create_campaign(raised, [water]).config == water_config
+    registry.change_stop("water", raised.stop, None)
+    record = registry.campaign("water")
+    assert (record.config, record.stop) == (raised, stopped)
+    registry.change_stop("water", raised.stop, on)
+    record = registry.campaign("water")
+    assert (record.status, record.stop) == (CampaignStatus.OPEN, None)
+    assert registry.create_campaign(raised, [water]) == record
+
+
 def test_other_atoms_in_the_structure_file_are_a_change(
     registry: Registry, water: Structure, water_config: CampaignConfig
 ) -> None:
