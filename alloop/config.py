@@ -64,12 +64,26 @@ class PosteriorConfig(Section):
     mass_steps: int = Field(default=300, ge=1, description="steps with ramped noise in which the mass is learned, then frozen")
     sampling_steps: int = Field(default=700, ge=1, description="steps with frozen mass; the last one is kept")
     warmup_learning_rate: float = Field(default=2e-2, gt=0, description="of Adam; a cosine takes it down to `step_size`")
-    step_size: float = Field(default=1e-3, gt=0, description="gamma")
+    kernel: Literal["sghmc", "baoa", "sgld"] = Field(
+        default="sghmc", description="the paper's; BAOA: no step bias on quadratics; SGLD: no momentum"
+    )
+    step_size: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        default=1e-3, description="gamma; auto: the largest that keeps to `variance_inflation`, measured where sampling starts"
+    )
+    variance_inflation: float = Field(
+        default=0.05, gt=0, lt=1, description="of the posterior by minibatch noise and by the step, tolerated for `auto`"
+    )
+    subtract_gradient_noise: bool = Field(default=False, description="inject less noise where the minibatch brings its own")
+    step_schedule: Literal["constant", "cyclical"] = Field(
+        default="constant", description="cyclical: a cosine from the step size to zero in each cycle, drawn from at its end"
+    )
+    cycles: int = Field(default=1, ge=1, description="of a cyclical schedule, over the sampling steps")
     friction: float = Field(default=0.1, gt=0, lt=1, description="alpha, per step")
     second_moment_decay: float = Field(default=0.999, gt=0, lt=1, description="beta")
     mass_floor: float = Field(default=1e-5, gt=0, description="epsilon")
     temperature: float = Field(default=1.0, ge=0, description="1 is the posterior; below it a colder one")
     batch_size: int = Field(default=5, ge=1, description="structures in a minibatch")
+    first_batch_size: int | None = Field(default=None, ge=1, description="grows from this over the first half of the warm-up")
     prior_std: float = Field(default=1.0, gt=0, description="of every parameter, fan-in being divided out")
     warm_start: bool = Field(default=True, description="later rounds start from the last samples")
     chains_at_once: int = Field(default=2, ge=0, description="chains in one tensor program; 0: all, best on a GPU")

@@ -13,10 +13,16 @@ from torch import Tensor
 
 from alloop.config import PosteriorConfig
 from alloop.model.potential import Potential
+from alloop.posterior.baoa import BAOA
 from alloop.posterior.checkpoint import load_checkpoint, save_checkpoint
+from alloop.posterior.guard import GuardState, bad_steps, judge, start_guard
+from alloop.posterior.kernel import ChainState, Kernel, Pace, at_rest
+from alloop.posterior.mass import AmsgradMass, MassState, chosen
 from alloop.posterior.prior import Prior
 from alloop.posterior.schedules import Phase, Schedule
-from alloop.posterior.sghmc import SGHMC, SGHMCState
+from alloop.posterior.sghmc import SGHMC
+from alloop.posterior.sgld import SGLD
+from alloop.posterior.step_size import GRADIENTS, largest_step, measure
 from alloop.rng import stream_seed
 from alloop.training.objective import Objective
 
@@ -29,26 +35,52 @@ class ChainDraws:
     """What a group of k chains leaves behind.
 
     `parameters` [k, P] of the last step; `log_posterior` [k, draws] (of the probed structures, scaled to all) and `forces`
-    [k, draws, components] for the diagnostics; `kinetic` [k] mean over the sampling phase; `gradient_evaluations`.
+    [k, draws, components] for the diagnostics; `kinetic` [k] mean over the sampling phase, and `kinetic_by_group`; `noise` and
+    `stiffness` [k] as in `StepMeasurement`, and the `step_size` [k] that was used; [k] `rejected` steps and `quarantined` by
+    the guard; `gradient_evaluations`.
     """
 
     parameters: NDArray[np.float32]
     log_posterior: NDArray[np.float64]
     forces: NDArray[np.float32]
     kinetic: NDArray[np.float64]
+    kinetic_by_group: dict[str, float]
+    noise: NDArray[np.float64]
+    stiffness: NDArray[np.float64]
+    step_size: NDArray[np.float64]
+    rejected: NDArray[np.int64]
+    quarantined: NDArray[np.bool_]
     gradient_evaluations: int
 
 
 @dataclass(frozen=True)
 class Running:
-    """Everything that changes while chains run: `step` taken so far, the sampler's state, Adam's first moment, sums, draws."""
+    """Everything that changes while chains run.
+
+    `step` taken so far; the chains, their mass, their guard; Adam's `first_moment`; `step_size` gamma [k, 1], `noise` and
+    `stiffness` [k] as measured, `gradient_variance` [k, P] (empty unless it is subtracted); sums and draws.
+    """
 
     step: int
-    state: SGHMCState
+    state: ChainState
+    mass: MassState
+    guard: GuardState
     first_moment: Tensor
+    step_size: Tensor
+    noise: Tensor
+    stiffness: Tensor
+    gradient_variance: Tensor
     kinetic_sum: Tensor
+    kinetic_steps: Tensor
     log_posterior: Tensor
     forces: Tensor
+
+
+def make_kernel(config: PosteriorConfig, size: int) -> Kernel:
+    """The kernel that `config` names, for `size` training structures."""
+    if config.kernel == "sgld":
+        return SGLD(size)
+    return (SGHMC if config.kernel == "sghmc" else BAOA)(config.friction, size)
 
 
 class Chains:
@@ -62,9 +94,10 @@ class Chains:
         self.schedule = Schedule(config)
         self.prior = Prior(self.potential.layout.prior_mean(), config.prior_std)
         self.size = objective.n_structures
-        self.batch_size = min(config.batch_size, self.size)
-        self.kernel = SGHMC(config.step_size, config.friction, config.second_moment_decay, config.mass_floor, self.size)
+        self.kernel = make_kernel(config, self.size)
+        self.adaptation = AmsgradMass(config.second_moment_decay, config.mass_floor)
         self.generators = [torch.Generator().manual_seed(stream_seed(seed, "chain", round, chain)) for chain in indices]
+        self._stream = (seed, round)
         self.probe = torch.arange(min(PROBED_STRUCTURES, self.size)).expand(len(indices), -1)
 
     def start(self, parameters: Tensor | None) -> Running:
@@ -74,52 +107,104 @@ class Chains:
         chains = len(self.indices)
         return Running(
             step=0,
-            state=self.kernel.init(parameters),
+            state=at_rest(parameters),
+            mass=self.adaptation.start(parameters),
+            guard=start_guard(parameters),
             first_moment=torch.zeros_like(parameters),
-            kinetic_sum=torch.zeros(chains, dtype=torch.float64),
+            step_size=torch.full((chains, 1), self.schedule.first_step_size, dtype=torch.float64),
+            noise=torch.zeros(chains, dtype=torch.float64),
+            stiffness=torch.zeros(chains, dtype=torch.float64),
+            gradient_variance=parameters.new_zeros(chains, 0),
+            kinetic_sum=torch.zeros_like(parameters),
+            kinetic_steps=torch.zeros(chains, dtype=torch.float64),
             log_posterior=torch.zeros(chains, 0, dtype=torch.float64),
             forces=torch.zeros(chains, 0, 0),
         )
 
     def advance(self, running: Running) -> Running:
         """One gradient evaluation and one step of whatever the schedule says."""
-        step, phase = running.step, self.schedule.phase(running.step)
-        state = running.state
-        gradient = self._likelihood_gradient(state.parameters)
+        phase = self.schedule.phase(running.step)
+        if running.step == self.schedule.sampling_start:
+            running = self._measured(running)
+        gradient = self._likelihood_gradient(running.state.parameters, running.step)
         if phase is Phase.WARMUP:
             return self._warm_up(running, gradient)
-        gradient = gradient + self.prior.negative_gradient(state.parameters) / self.size
+        return self._sample(running, gradient + self.prior.negative_gradient(running.state.parameters) / self.size)
+
+    def _sample(self, running: Running, gradient: Tensor) -> Running:
+        """One step of the kernel, kept by the guard or not; the mass learns until sampling starts."""
+        step, mass = running.step, running.mass
         if step == self.schedule.mass_start:
-            # The maximum restarts from the moment of the low-loss region (method 2.2, trap ii).
-            state = self.kernel.init(state.parameters, second_moment=state.second_moment)
+            mass = self.adaptation.restart(mass.second_moment)
         if step == self.schedule.sampling_start:
-            state = self.kernel.freeze(state)
-        state, info = self.kernel.step(state, gradient, temperature=self.schedule.temperature(step), generators=self.generators)
-        running = replace(running, step=step + 1, state=state)
-        if phase is Phase.SAMPLING:
-            running = replace(running, kinetic_sum=running.kinetic_sum + info.kinetic.mean(1).double())
+            mass = self.adaptation.freeze(mass)
+        mass = self.adaptation.learn(mass, gradient)
+        pace = Pace(
+            running.step_size * running.guard.slowdown * self.schedule.pace(step),
+            self.schedule.temperature(step),
+            running.gradient_variance if running.gradient_variance.shape[1] else None,
+        )
+        after, kinetic = self.kernel.step(running.state, gradient, mass.mass, pace, self.generators)
+        bad = bad_steps(kinetic.mean(1), pace.temperature)
+        guard, state, took = judge(running.guard, running.state, after, bad, step=step)
+        if bool(bad.any()) and not mass.frozen:  # what a refused step taught is forgotten
+            mass = chosen(took, mass, running.mass)
+        running = replace(running, step=step + 1, state=state, mass=mass, guard=guard)
+        if mass.frozen:
+            kinetic = kinetic if bool(took.all()) else torch.where(took[:, None], kinetic, 0.0)
+            running = replace(
+                running, kinetic_sum=running.kinetic_sum + kinetic, kinetic_steps=running.kinetic_steps + took.double()
+            )
         return self._read(running) if self.schedule.is_draw(step) else running
 
-    def _likelihood_gradient(self, parameters: Tensor) -> Tensor:
+    def _likelihood_gradient(self, parameters: Tensor, step: int) -> Tensor:
         """Of -log likelihood / |D| on a minibatch of its own for each chain."""
-        picks = [torch.randperm(self.size, generator=generator)[: self.batch_size] for generator in self.generators]
+        batch = self.schedule.batch_size(step, self.size)
+        picks = [torch.randperm(self.size, generator=generator)[:batch] for generator in self.generators]
         return self.objective.gradient(parameters, torch.stack(picks))[0]
+
+    def _measured(self, running: Running) -> Running:
+        """Gradient noise and stiffness where sampling starts, and the step size where it follows from them. The minibatches
+        come from streams of their own: measuring moves no chain."""
+
+        seed, round = self._stream
+        batch = self.schedule.batch_size(running.step, self.size)
+
+        def gradient(parameters: Tensor, minibatch: int) -> Tensor:
+            seeds = [stream_seed(seed, "step size", round, chain, minibatch) for chain in self.indices]
+            picks = [torch.randperm(self.size, generator=torch.Generator().manual_seed(each))[:batch] for each in seeds]
+            likelihood = self.objective.gradient(parameters, torch.stack(picks))[0]
+            return likelihood + self.prior.negative_gradient(parameters) / self.size
+
+        found = measure(gradient, running.state.parameters, running.mass.mass, self.size)
+        running = replace(running, noise=found.noise, stiffness=found.stiffness)
+        if self.config.step_size == "auto":
+            inflation = self.config.variance_inflation
+            best = largest_step(found, kernel=self.config.kernel, alpha=self.config.friction, inflation=inflation)
+            running = replace(running, step_size=best)
+        return replace(running, gradient_variance=found.gradient_variance) if self.config.subtract_gradient_noise else running
 
     def _warm_up(self, running: Running, gradient: Tensor) -> Running:
         """One step of Adam (Kingma and Ba 2015) up the likelihood; its second moment is the one the mass starts from.
 
         Without noise the prior would pull every weight that the labels leave free to zero, where no posterior sample ever is:
         in P dimensions |theta|^2 is close to P under N(0, I). A start drawn from the prior that climbs the likelihood alone
-        keeps that norm.
+        keeps that norm. A gradient that is no number moves nothing.
         """
-        state, steps = running.state, running.step + 1
+        steps = running.step + 1
         first = torch.lerp(gradient, running.first_moment, ADAM_BETA1)
-        second = ADAM_BETA2 * state.second_moment + (1.0 - ADAM_BETA2) * gradient.square()
+        second = ADAM_BETA2 * running.mass.second_moment + (1.0 - ADAM_BETA2) * gradient.square()
         denominator = (second / (1.0 - ADAM_BETA2**steps)).sqrt() + self.config.mass_floor
         rate = self.schedule.learning_rate(running.step) / (1.0 - ADAM_BETA1**steps)
-        moved = state.parameters - rate * first / denominator
-        state = replace(state, parameters=moved, second_moment=second)
-        return replace(running, step=running.step + 1, state=state, first_moment=first)
+        moved = replace(running.state, parameters=running.state.parameters - rate * first / denominator)
+        bad = ~moved.parameters.sum(1).isfinite()
+        guard, state, took = judge(running.guard, running.state, moved, bad, step=running.step)
+        if bool(bad.any()):
+            rows = took[:, None]
+            first = torch.where(rows, first, running.first_moment)
+            second = torch.where(rows, second, running.mass.second_moment)
+        mass = replace(running.mass, second_moment=second)
+        return replace(running, step=running.step + 1, state=state, mass=mass, guard=guard, first_moment=first)
 
     def _read(self, running: Running) -> Running:
         """Append a draw for the diagnostics."""
@@ -137,21 +222,32 @@ class Chains:
 
     def result(self, running: Running) -> ChainDraws:
         """Once all steps are done."""
+        steps = running.kinetic_steps.clamp(min=1.0)
+        kinetic = running.kinetic_sum.double() / steps[:, None]
+        groups = {
+            name: float(torch.cat([kinetic[:, block] for block in blocks], 1).mean())
+            for name, blocks in self.potential.layout.groups()
+        }
         return ChainDraws(
             parameters=running.state.parameters.numpy(),
             log_posterior=running.log_posterior.numpy(),
             forces=running.forces.numpy(),
-            kinetic=running.kinetic_sum.numpy() / self.config.sampling_steps,
-            gradient_evaluations=self.schedule.total * len(self.indices),
+            kinetic=kinetic.mean(1).numpy(),
+            kinetic_by_group=groups,
+            noise=running.noise.numpy(),
+            stiffness=running.stiffness.numpy(),
+            step_size=(running.step_size * running.guard.slowdown)[:, 0].numpy(),
+            rejected=running.guard.rejected.numpy(),
+            quarantined=running.guard.quarantined.numpy(),
+            gradient_evaluations=(self.schedule.total + GRADIENTS) * len(self.indices),
         )
 
     def save(self, path: Path, running: Running, identity: str) -> None:
         """Checkpoint of everything that changes, generators included."""
-        state = running.state
-        tensors = {name: value for name, value in vars(running).items() if isinstance(value, Tensor)}
-        tensors |= {f"state.{name}": value for name, value in vars(state).items() if isinstance(value, Tensor)}
+        tensors = {f"{part}.{name}": value for part, held in _parts(running).items() for name, value in held.items()}
         tensors |= {f"generator.{index}": generator.get_state() for index, generator in enumerate(self.generators)}
-        facts: dict[str, Any] = {"identity": identity, "step": running.step, "steps": state.steps, "frozen": state.frozen}
+        mass = running.mass
+        facts = {"identity": identity, "step": running.step, "mass_steps": mass.steps, "mass_frozen": mass.frozen}
         save_checkpoint(path, tensors, facts)
 
     def load(self, path: Path, identity: str) -> Running | None:
@@ -160,15 +256,27 @@ class Chains:
         if loaded is None or loaded[1]["identity"] != identity:
             return None
         tensors, facts = loaded
+        parts: dict[str, dict[str, Any]] = {}
+        for name, value in tensors.items():
+            part, field = name.split(".")
+            parts.setdefault(part, {})[field] = value
         for index, generator in enumerate(self.generators):
-            generator.set_state(tensors[f"generator.{index}"])
-        state = SGHMCState(
-            **{name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")},
-            steps=facts["steps"],
-            frozen=facts["frozen"],
+            generator.set_state(parts["generator"][str(index)])
+        return Running(
+            step=facts["step"],
+            state=ChainState(**parts["state"]),
+            mass=MassState(**parts["mass"], steps=facts["mass_steps"], frozen=facts["mass_frozen"]),
+            guard=GuardState(**parts["guard"]),
+            **parts["running"],
         )
-        plain = {name: value for name, value in tensors.items() if "." not in name}
-        return Running(step=facts["step"], state=state, **plain)
+
+
+def _parts(running: Running) -> dict[str, dict[str, Tensor]]:
+    """The tensors of a run, by the value that holds them."""
+    holders = {"running": running, "state": running.state, "mass": running.mass, "guard": running.guard}
+    return {
+        part: {name: value for name, value in vars(held).items() if isinstance(value, Tensor)} for part, held in holders.items()
+    }
 
 
 def run_chains(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from alloop.digests import DIGEST_LENGTH, digest_bytes
@@ -13,9 +14,8 @@ from alloop.files import write_atomically
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Write tensors and JSON-able `facts`; the file that was there becomes the previous generation."""
-    content = safetensors.torch.save(
-        {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, metadata={"facts": json.dumps(facts)}
-    )
+    owned = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    content = safetensors.torch.save(owned, metadata={"facts": json.dumps(facts)})
     if path.exists():
         path.replace(_previous(path))
     write_atomically(path, digest_bytes(content).encode() + content)

@@ -13,12 +13,64 @@ def r_hat(draws: NDArray[np.float64]) -> float:
 
     NaN with fewer than four draws a chain.
     """
-    half = draws.shape[1] // 2
-    if half < 2:
+    if draws.shape[1] < 4:
         return float("nan")
-    split = np.concatenate([draws[:, :half], draws[:, -half:]])
+    split = _halves(draws)
     folded = np.abs(split - np.median(split))
     return max(_split_r_hat(_rank_normalised(split)), _split_r_hat(_rank_normalised(folded)))
+
+
+def effective_sample_size(draws: NDArray[np.float64]) -> float:
+    """Rank-normalised (bulk) effective sample size of all chains together (Vehtari et al. 2021); `draws` [chains, draws].
+
+    Autocovariances of the halves of all chains, summed by Geyer's initial monotone sequence. NaN with fewer than four draws a
+    chain; chains that do not agree count for little, whatever their number.
+    """
+    if draws.shape[1] < 4:
+        return float("nan")
+    values = _rank_normalised(_halves(draws))
+    chains, count = values.shape
+    centred = values - values.mean(axis=1, keepdims=True)
+    spectrum = np.fft.rfft(centred, n=2 * count, axis=1)
+    covariance = np.fft.irfft(np.abs(spectrum) ** 2, axis=1)[:, :count] / count
+    within = covariance[:, 0].mean() * count / (count - 1)
+    total = within * (count - 1) / count + values.mean(axis=1).var(ddof=1)
+    if total == 0.0:
+        return float("nan")
+    correlation = 1.0 - (within - covariance.mean(axis=0) * count / (count - 1)) / total
+    correlation[0] = 1.0
+    pairs = correlation[: count // 2 * 2].reshape(-1, 2).sum(axis=1)
+    negative = np.flatnonzero(pairs < 0.0)
+    pairs = np.minimum.accumulate(pairs[: negative[0]] if len(negative) else pairs)
+    time = max(-1.0 + 2.0 * float(pairs.sum()), 1.0 / np.log10(chains * count))
+    return float(chains * count / time)
+
+
+def drift(draws: NDArray[np.float64]) -> float:
+    """Largest over chains of |mean of the last half - mean of the first half| in standard errors (after Geweke 1992).
+
+    On the plateau of the log posterior it is that of the largest of `chains` standard normal numbers. NaN with fewer than eight
+    draws a chain.
+    """
+    half = draws.shape[1] // 2
+    if half < 4:
+        return float("nan")
+    first, last = draws[:, :half], draws[:, -half:]
+    errors = [
+        np.sqrt(sum(part.var(ddof=1) / min(effective_sample_size(part[None]), half) for part in (a, b)))
+        for a, b in zip(first, last, strict=True)
+    ]
+    return float(np.max(np.abs(last.mean(axis=1) - first.mean(axis=1)) / np.maximum(errors, 1e-300)))
+
+
+def on_plateau(drift: float, chains: int) -> bool:
+    """Whether a drift so large is met in more than one of a hundred runs of `chains` chains that do not drift."""
+    return drift <= float(norm.ppf(1.0 - (1.0 - 0.99 ** (1.0 / chains)) / 2.0))
+
+
+def _halves(draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    half = draws.shape[1] // 2
+    return np.concatenate([draws[:, :half], draws[:, -half:]])
 
 
 def _rank_normalised(values: NDArray[np.float64]) -> NDArray[np.float64]:

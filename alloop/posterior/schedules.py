@@ -7,6 +7,8 @@ from enum import Enum
 from alloop.config import PosteriorConfig
 
 RAMP_IN_STEPS = 50
+AUTO_START = 1e-3  # gamma before it is measured, of released code
+SMALLEST_PACE = 1e-5
 
 
 class Phase(Enum):
@@ -41,9 +43,33 @@ class Schedule:
             return Phase.WARMUP
         return Phase.MASS if step < self.sampling_start else Phase.SAMPLING
 
+    @property
+    def first_step_size(self) -> float:
+        """gamma until it is measured."""
+        return AUTO_START if self.config.step_size == "auto" else self.config.step_size
+
+    def pace(self, step: int) -> float:
+        """The factor of gamma: 1, or in the sampling phase of a cyclical schedule a cosine to zero in each cycle
+        (Zhang et al. 2020)."""
+        if self.config.step_schedule == "constant" or step < self.sampling_start:
+            return 1.0
+        return max(0.5 * (1.0 + math.cos(math.pi * self._in_cycle(step))), SMALLEST_PACE)
+
+    def batch_size(self, step: int, largest: int) -> int:
+        """Structures in a minibatch: `config.batch_size`, at most `largest`, after a ramp over half of the warm-up."""
+        last = min(self.config.batch_size, largest)
+        first = min(self.config.first_batch_size or last, last)
+        ramp = self.mass_start // 2
+        return last if step >= ramp else first + (last - first) * step // ramp
+
+    def _in_cycle(self, step: int) -> float:
+        """How far its cycle is at `step`, from 0 to below 1."""
+        done = (step - self.sampling_start) * self.config.cycles / self.config.sampling_steps
+        return done - math.floor(done)
+
     def learning_rate(self, step: int) -> float:
         """Of the warm-up: a short linear start, then a cosine down to the sampler's step size."""
-        low, high = self.config.step_size, self.config.warmup_learning_rate
+        low, high = self.first_step_size, self.config.warmup_learning_rate
         fraction = step / max(self.mass_start, 1)
         return min((step + 1) / RAMP_IN_STEPS, 1.0) * (low + 0.5 * (high - low) * (1.0 + math.cos(math.pi * fraction)))
 
@@ -54,4 +80,6 @@ class Schedule:
 
     def is_draw(self, step: int) -> bool:
         """Whether the diagnostics read the state after `step`."""
-        return step >= self.sampling_start and (self.total - 1 - step) % self.config.thinning == 0
+        if step < self.sampling_start or (self.config.step_schedule == "cyclical" and self._in_cycle(step) < 0.5):
+            return False
+        return (self.total - 1 - step) % self.config.thinning == 0
