@@ -87,10 +87,15 @@ def trust(metrics: Metrics) -> str:
     """Whether the error bar can be believed."""
     found = percent(metrics.coverage_95, metrics.coverage_95_interval)
     low, high = HONEST_COVERAGE
+    below, above = metrics.coverage_95_interval or (metrics.coverage_95, metrics.coverage_95)
     if metrics.coverage_95 < low:
         verdict = "the error bar is too small"
     elif metrics.coverage_95 > high:
         verdict = "the error bar is wider than it need be"
+    elif below > 0.95:
+        verdict = "the error bar is a little wider than it need be"
+    elif metrics.coverage_95_interval and above < 0.95:
+        verdict = "the error bar is a little too small"
     else:
         verdict = "the error bar is honest"
     return f"Intervals meant to hold 95 % of the force errors hold {found}: {verdict}."
