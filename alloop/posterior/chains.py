@@ -126,6 +126,8 @@ class Chains:
         phase = self.schedule.phase(running.step)
         if running.step == self.schedule.sampling_start:
             running = self._measured(running)
+        if self.schedule.is_jump(running.step):
+            running = replace(running, state=at_rest(running.state.parameters))
         gradient = self._likelihood_gradient(running.state.parameters, running.step)
         if phase is Phase.WARMUP:
             return self._warm_up(running, gradient)
