@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alloop.campaign.plateau import probe_q95
+from alloop.posterior.health import shown
 from alloop.proposals.proposal import Rejection, Strategy
 from alloop.registry.records import LabelRecord
 from alloop.registry.status import LabelStatus
@@ -69,11 +70,11 @@ def sampler(data: ReportData) -> Table:
     rows = tuple(
         (
             str(each.report.round),
-            f"{each.report.health.r_hat_forces:.2f}",
-            f"{each.report.health.r_hat_log_posterior:.2f}",
-            f"{each.report.health.kinetic_temperature:.3f}",
+            shown(each.report.health.r_hat_forces, 2),
+            shown(each.report.health.r_hat_log_posterior, 2),
+            shown(each.report.health.kinetic_temperature, 3),
             f"{each.report.health.gradient_evaluations:,}",
-            "yes" if each.report.health.converged else "no",
+            each.report.health.verdict,
         )
         for each in data.rounds
     )
