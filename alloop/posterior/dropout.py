@@ -21,8 +21,8 @@ class Dropout:
 
     def run(self, task: Task, keeping: Keeping) -> MemberDraws:
         """All members."""
-        rate = task.config.dropout_rate
-        masks = ChannelMasks(task.potential, rate, task.members, seed=task.seed, round=task.round)
+        rate, streams = task.config.dropout_rate, {"seed": task.seed, "round": task.round}
+        masks = ChannelMasks(task.potential, rate, task.members, **streams, device=task.device)
         trainer = Trainer(task, (0,), task.steps * len(task.members), masks)
         training = train(trainer, keeping)
         return trainer.draws(training, masks.fixed * training.best)

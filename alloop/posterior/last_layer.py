@@ -6,8 +6,9 @@ equations 3.50 and 3.51):
 
     precision = Phi^T Sigma^-1 Phi + 1 / s^2,     mean = precision^-1 Phi^T Sigma^-1 y
 
-Column j of Phi is what the network itself says, energies and forces, with w the j-th unit vector. The labels are all that may
-be trained on, also those held out to stop the training. Of nothing else in the network any uncertainty is kept.
+Column j of Phi is what the network itself says, energies and forces, with w the j-th unit vector. Where the noise of a force is
+a covariance, rows are divided by its root. The labels are all that may be trained on, also those held out to stop the training.
+Of nothing else in the network any uncertainty is kept.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from alloop.config import PosteriorConfig
+from alloop.model.covariance import whitened
 from alloop.model.potential import Potential
 from alloop.posterior.health import SamplerHealth
 from alloop.posterior.members import MemberDraws, put_together
@@ -44,7 +46,7 @@ class LastLayer:
             posterior = regress(trainer.objective, training.best[0], prior_std=task.config.prior_std)
             streams = [stream_seed(task.seed, "last layer", task.round, member) for member in task.members]
             generators = [torch.Generator().manual_seed(stream) for stream in streams]
-            members[:, weights(task.potential)] = posterior.draws(generators, task.config.temperature).float()
+            members[:, weights(task.potential)] = posterior.draws(generators, task.config.temperature).to(members)
         return trainer.draws(training, members)
 
     def together(self, draws: list[MemberDraws], config: PosteriorConfig) -> tuple[tuple[PosteriorSample, ...], SamplerHealth]:
@@ -76,9 +78,10 @@ class Regression:
 
     def add(self, columns: Tensor, targets: Tensor, sigma: Tensor) -> None:
         """`columns` [H, n] of the design matrix, `targets` [n], and the standard deviations `sigma` [n] of their noise."""
-        scaled = columns.double() / sigma.double()
+        weight = sigma.double().cpu().reciprocal()
+        scaled = columns.double().cpu() * weight
         self.precision += scaled @ scaled.T
-        self.right += scaled @ (targets.double() / sigma.double())
+        self.right += scaled @ (targets.double().cpu() * weight)
 
     def posterior(self) -> Gaussian:
         """Given all rows so far."""
@@ -96,14 +99,17 @@ def regress(objective: Objective, parameters: Tensor, *, prior_std: float) -> Ga
     block = weights(objective.potential)
     size = block.stop - block.start
     units = parameters.repeat(size, 1)
-    units[:, block] = torch.eye(size)
+    units[:, block] = torch.eye(size, device=units.device)
     regression = Regression(size, prior_std)
-    for chunk in torch.arange(objective.n_structures).split(max(EVALUATIONS_AT_ONCE // size, 1)):
+    for chunk in torch.arange(objective.n_structures, device=units.device).split(max(EVALUATIONS_AT_ONCE // size, 1)):
         batch, targets = objective.minibatch(chunk[None])
         raw = objective.potential.evaluate(units, batch)
         assert raw.forces is not None
         there = batch.atom_mask[0]
         regression.add(raw.energy, targets.energy[0], raw.log_sigma_energy[0].exp())
         sigma = raw.log_sigma_force[0, there].exp().repeat_interleave(3)
-        regression.add(raw.forces[:, there].flatten(1), targets.forces[0, there].flatten(), sigma)
+        columns, wanted = raw.forces, targets.forces
+        if raw.log_shape_force is not None:
+            columns, wanted = whitened(columns, raw.log_shape_force), whitened(wanted, raw.log_shape_force[:1])
+        regression.add(columns[:, there].flatten(1), wanted[0, there].flatten(), sigma)
     return regression.posterior()

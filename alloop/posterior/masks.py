@@ -18,10 +18,19 @@ from alloop.rng import stream_seed
 class ChannelMasks:
     """Masks of the scalar outputs of every interaction, as factors of the parameters; `fixed` [K, P] are those of the members.
 
-    The fixed masks come from streams of their own, one for each of `members` in a round.
+    The fixed masks come from streams of their own, one for each of `members` in a round, the same on every `device`.
     """
 
-    def __init__(self, potential: Potential, rate: float, members: Sequence[int], *, seed: int, round: int) -> None:
+    def __init__(
+        self,
+        potential: Potential,
+        rate: float,
+        members: Sequence[int],
+        *,
+        seed: int,
+        round: int,
+        device: str | torch.device = "cpu",
+    ) -> None:
         self.rate = rate
         readers = potential.scalar_readers()
         self.channels = potential.config.channels * len(readers)
@@ -31,15 +40,16 @@ class ChannelMasks:
                 entry = potential.layout.entries[name]
                 channel = torch.arange(entry.shape[0]) % potential.config.channels + place * potential.config.channels
                 self.read[entry.offset : entry.offset + entry.size] = channel.repeat_interleave(entry.shape[1])
+        self.read = self.read.to(device)
         streams = [stream_seed(seed, "dropout mask", round, member) for member in members]
         self.fixed = self.fresh([torch.Generator().manual_seed(stream) for stream in streams])
 
     def fresh(self, generators: Sequence[torch.Generator]) -> Tensor:
         """A new mask from each generator [k, P]."""
-        uniform = torch.stack([torch.rand(self.channels, generator=generator) for generator in generators])
-        return self.factors(uniform >= self.rate)
+        uniform = torch.stack([torch.rand(self.channels, generator=each, device=each.device) for each in generators])
+        return self.factors(uniform.to(self.read.device) >= self.rate)
 
     def factors(self, kept: Tensor) -> Tensor:
         """What the parameters are multiplied by [k, P] where the channels `kept` [k, channels] are kept."""
         scale = kept.float() / (1.0 - self.rate)
-        return torch.cat([scale, torch.ones(len(kept), 1)], 1).index_select(1, self.read)
+        return torch.cat([scale, scale.new_ones(len(kept), 1)], 1).index_select(1, self.read)

@@ -12,6 +12,7 @@ All of them spend the same budget: K times the steps of a chain, each one gradie
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from alloop.config import PosteriorConfig
@@ -27,7 +28,8 @@ from alloop.training.training_set import LabeledStructure
 class Task:
     """The `members` (their indices) to make in one tensor program, from the labels `labeled` that may be trained on.
 
-    `seed` and `round` name the random streams; `start` [k, P] are the members' parameters of an earlier round, or None.
+    `seed` and `round` name the random streams; `start` [k, P] are the members' parameters of an earlier round, or None. Tensors
+    live on `device`, and so do the streams that minibatches are drawn from.
     """
 
     potential: Potential
@@ -37,6 +39,7 @@ class Task:
     seed: int
     round: int
     start: Tensor | None
+    device: torch.device
 
     @property
     def steps(self) -> int:

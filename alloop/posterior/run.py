@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from alloop.config import ModelConfig, PosteriorConfig
+from alloop.device import resolve_device
 from alloop.digests import digest_json
 from alloop.errors import AlloopError
 from alloop.model.potential import Potential
@@ -86,6 +87,7 @@ class _Group:
     scaling: Scaling
     members: tuple[int, ...]
     checkpoint: Path
+    device: str
 
     def run(self, progress: Callable[[int], None]) -> tuple[Any, float]:
         """The draws and the core-seconds they took."""
@@ -115,6 +117,7 @@ class _Group:
             seed=self.job.seed,
             round=self.job.round,
             start=parameters,
+            device=resolve_device(self.device),
         )
 
 
@@ -125,18 +128,28 @@ def sample_posterior(
     processes: int,
     checkpoints: Path,
     progress: Callable[[SamplingProgress], None],
+    device: str = "cpu",
 ) -> PosteriorDraws:
     """Draw `job.posterior.samples` samples on the labels of `training_set` meant for training.
 
     Members are made `chains_at_once` in one tensor program (all of them where they share one network), and up to `processes`
     such groups side by side; neither the number of processes nor an interruption changes a result. Killed at any moment, the
-    same call goes on from `checkpoints`. Raises what `Method.run` and `Method.together` raise.
+    same call goes on from `checkpoints`. On a CUDA `device` all members are made in one program in this process; its random
+    streams and roundings are others than a CPU's. Raises what `Method.run` and `Method.together` raise.
     """
+    on_cpu = resolve_device(device).type == "cpu"
     scaling = _scaling(training_set, job)
     method, count = METHODS[job.posterior.method], job.posterior.samples
-    at_once = count if method.one_network else job.posterior.chains_at_once or count
+    at_once = (job.posterior.chains_at_once if on_cpu and not method.one_network else count) or count
     groups = [
-        _Group(job, training_set, scaling, tuple(range(first, min(first + at_once, count))), checkpoints / f"chains-{first}")
+        _Group(
+            job,
+            training_set,
+            scaling,
+            tuple(range(first, min(first + at_once, count))),
+            checkpoints / f"chains-{first}",
+            device,
+        )
         for first in range(0, count, at_once)
     ]
     total = Schedule(job.posterior).total * count
@@ -146,7 +159,7 @@ def sample_posterior(
         done[group] = steps if method.one_network else steps * len(groups[group].members)
         progress(SamplingProgress(sum(done), total))
 
-    if processes <= 1:
+    if processes <= 1 or not on_cpu:
         results = [group.run(_sparse(lambda steps, index=index: heard(index, steps))) for index, group in enumerate(groups)]
     else:
         results = _run_side_by_side(groups, processes, heard)
@@ -216,6 +229,8 @@ def _run_side_by_side(groups: list[_Group], processes: int, heard: Callable[[int
                 if kind == "progress":
                     heard(index, value)
                     continue
+                if kind == "error":
+                    raise value
                 results[index] = value
                 process.join()
                 del running[connection]
@@ -242,5 +257,8 @@ def _work(group: _Group, connection: Connection) -> None:
     """In the child: run, report, end. Ctrl-C is the parent's to handle."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection.send(("done", group.run(_sparse(lambda steps: connection.send(("progress", steps))))))
+    try:
+        connection.send(("done", group.run(_sparse(lambda steps: connection.send(("progress", steps))))))
+    except AlloopError as error:
+        connection.send(("error", error))
     connection.close()

@@ -25,7 +25,7 @@ class Sampler:
 
     def run(self, task: Task, keeping: Keeping) -> ChainDraws:
         """A chain for each member."""
-        objective = Objective(task.potential, task.labeled)
+        objective = Objective(task.potential, task.labeled, device=task.device)
         chains = Chains(objective, task.config, task.members, seed=task.seed, round=task.round)
         return run_chains(chains, task.start, keeping)
 

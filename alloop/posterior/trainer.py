@@ -56,23 +56,24 @@ class Trainer:
 
     def __init__(self, task: Task, networks: tuple[int, ...], steps: int, masks: ChannelMasks | None = None) -> None:
         self.task, self.steps, self.masks = task, steps, masks
-        self.objective = Objective(task.potential, task.labeled)
-        self.kept, self.held_out = held_out_split(len(task.labeled), task.seed, task.round)
+        self.objective = Objective(task.potential, task.labeled, device=task.device)
+        split = held_out_split(len(task.labeled), task.seed, task.round)
+        self.kept, self.held_out = (part.to(task.device) for part in split)
         self.schedule = Schedule(task.config.model_copy(update={"warmup_steps": steps}))
         seeds = [stream_seed(task.seed, "network", task.round, network) for network in networks]
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.generators = [torch.Generator(task.device).manual_seed(seed) for seed in seeds]
 
     def start(self) -> Training:
         """From the prior. A network of an earlier round may have seen what is held out now: none is gone on with."""
         parameters = self.task.potential.layout.initial(len(self.generators), generators=self.generators)
-        zeros = torch.zeros(len(self.generators), dtype=torch.int64)
+        zeros = torch.zeros(len(self.generators), dtype=torch.int64, device=parameters.device)
         return Training(
             step=0,
             parameters=parameters,
             first_moment=torch.zeros_like(parameters),
             second_moment=torch.zeros_like(parameters),
             best=parameters,
-            best_score=torch.full((len(parameters),), -torch.inf, dtype=torch.float64),
+            best_score=zeros.double() - torch.inf,
             best_step=zeros,
             rejected=zeros,
         )
@@ -104,7 +105,8 @@ class Trainer:
         """Of -log likelihood / |D| on a minibatch, behind fresh masks if there are any; [k, P]."""
         size = len(self.kept)
         batch = self.schedule.batch_size(training.step, size)
-        picks = torch.stack([self.kept[torch.randperm(size, generator=each)[:batch]] for each in self.generators])
+        orders = [torch.randperm(size, generator=each, device=each.device) for each in self.generators]
+        picks = torch.stack([self.kept[order[:batch]] for order in orders])
         if self.masks is None:
             return self.objective.gradient(training.parameters, picks)[0]
         masks = self.masks.fresh(self.generators)
@@ -136,13 +138,13 @@ class Trainer:
         The log posterior is of all labels of the task, held out or not. It is NaN where no held-out score ever was a finite
         number: what was not trained is no member.
         """
-        prior = Prior(self.task.potential.layout.prior_mean(), self.task.config.prior_std)
-        everything = torch.arange(self.objective.n_structures)
+        prior = Prior(self.task.potential.layout.prior_mean().to(members.device), self.task.config.prior_std)
+        everything = torch.arange(self.objective.n_structures, device=members.device)
         total = total_log_likelihood(self.objective, members, everything) + prior.log_density(members).double()
         return MemberDraws(
-            parameters=members.numpy(),
-            log_posterior=torch.where(training.best_score.isfinite(), total, torch.nan).numpy(),
-            kept_at_step=training.best_step.expand(len(members)).numpy(),
+            parameters=members.cpu().numpy(),
+            log_posterior=torch.where(training.best_score.isfinite(), total, torch.nan).cpu().numpy(),
+            kept_at_step=training.best_step.expand(len(members)).cpu().numpy(),
             held_out=len(self.held_out),
             rejected=int(training.rejected.sum()),
             gradient_evaluations=self.steps * len(self.generators),
@@ -162,7 +164,7 @@ class Trainer:
         tensors, facts = loaded
         for index, generator in enumerate(self.generators):
             generator.set_state(tensors.pop(f"generator {index}"))
-        return Training(step=facts["step"], **tensors)
+        return Training(step=facts["step"], **{name: tensor.to(self.task.device) for name, tensor in tensors.items()})
 
 
 def train(trainer: Trainer, keeping: Keeping) -> Training:
@@ -185,7 +187,7 @@ def held_out_split(count: int, seed: int, round: int) -> tuple[Tensor, Tensor]:
 
 def total_log_likelihood(objective: Objective, parameters: Tensor, indices: Tensor) -> Tensor:
     """Sum of the log likelihoods of the structures `indices` [n], [K, P] -> [K] in float64; all members see the same ones."""
-    total = torch.zeros(len(parameters), dtype=torch.float64)
+    total = torch.zeros(len(parameters), dtype=torch.float64, device=parameters.device)
     for chunk in indices.split(max(EVALUATIONS_AT_ONCE // len(parameters), 1)):
         mean, _ = objective.log_likelihood(parameters, chunk[None])
         total += mean.double() * len(chunk)

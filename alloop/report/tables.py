@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alloop.campaign.plateau import probe_q95
-from alloop.posterior.health import shown
+from alloop.posterior.health import SamplerHealth, shown
 from alloop.proposals.proposal import Rejection, Strategy
 from alloop.registry.records import LabelRecord
 from alloop.registry.status import LabelStatus
@@ -72,13 +72,29 @@ def sampler(data: ReportData) -> Table:
             str(each.report.round),
             shown(each.report.health.r_hat_forces, 2),
             shown(each.report.health.r_hat_log_posterior, 2),
+            *_sizes(each.report.health),
             shown(each.report.health.kinetic_temperature, 3),
+            _share(each.report.health.gradient_noise_inflation),
+            _share(each.report.health.step_bias_inflation),
             f"{each.report.health.gradient_evaluations:,}",
+            f"{each.report.health.rejected_steps} / {each.report.health.quarantined_chains}",
             each.report.health.verdict,
         )
         for each in data.rounds
     )
-    return Table(("round", "R-hat, forces", "R-hat, log posterior", "T kinetic", "gradient evaluations", "converged"), rows)
+    head = ("round", "R-hat, forces", "R-hat, log posterior", "ESS, forces", "ESS / 1,000 gradients", "T kinetic")
+    causes = ("gradient noise", "step bias", "gradients", "steps refused / chains lost", "converged")
+    return Table((*head, *causes), rows)
+
+
+def _sizes(health: SamplerHealth) -> tuple[str, str]:
+    if health.ess_forces is None:
+        return "–", "–"
+    return f"{health.ess_forces:.0f}", f"{1000 * health.ess_forces / health.gradient_evaluations:.2f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def clauses(data: ReportData) -> Table:
@@ -168,9 +184,9 @@ def labels(data: ReportData) -> Table:
     """Every label, failures first; at most MOST_LABEL_ROWS of them."""
     head = ("label", "round", "strategy", "purpose", "status", "attempts", "core-seconds", "largest force, eV/Å", "message")
     ordered = sorted(data.labels, key=lambda each: (each.status is LabelStatus.COMPLETE, each.round, each.label_id))
-    shown = ordered[:MOST_LABEL_ROWS]
-    rows = tuple(_label_row(each) for each in shown)
-    return Table(head, rows, dropped=len(ordered) - len(shown), words=(0, 2, 3, 4, 8))
+    first = ordered[:MOST_LABEL_ROWS]
+    rows = tuple(_label_row(each) for each in first)
+    return Table(head, rows, dropped=len(ordered) - len(first), words=(0, 2, 3, 4, 8))
 
 
 def _label_row(label: LabelRecord) -> tuple[str, ...]:
