@@ -108,6 +108,18 @@ class PosteriorConfig(Section):
     chains_at_once: int = Field(default=2, ge=0, description="chains in one tensor program; 0: all, best on a GPU")
     thinning: int = Field(default=20, ge=1, description="steps between the draws that the diagnostics read")
 
+    @model_validator(mode="after")
+    def _only_the_sampler_has_a_kernel(self) -> Self:
+        wanted = {"kernel": "sghmc", "step_schedule": "constant", "subtract_gradient_noise": False}
+        other = {name: getattr(self, name) for name, default in wanted.items() if getattr(self, name) != default}
+        if self.method != "sghmc" and other:
+            raise ConfigError(
+                f"no options of the sampler beside `posterior.method: {self.method}`, which has no chains",
+                ", ".join(f"{name}: {str(value).lower()}" for name, value in other.items()),
+                f"take out {', '.join(f'`{name}`' for name in other)}, or set `method: sghmc`",
+            )
+        return self
+
 
 class InitialConfig(Section):
     """Round 0: thermal displacements of the start structures along a model Hessian, labeled before any model exists."""
