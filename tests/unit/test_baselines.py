@@ -50,9 +50,10 @@ def drawn(labels, tmp_path_factory):
     return {method: draw(labels, tmp_path_factory.mktemp(method), method) for method in BASELINES}
 
 
-def draw(labels, folder, method, processes=1, progress=lambda _: None, posterior=POSTERIOR, **options):
+def draw(labels, folder, method, processes=1, progress=lambda _: None, posterior=POSTERIOR, device="cpu", **options):
     job = SamplingJob(MODEL, posterior.model_copy(update={"method": method}), **({"seed": 7, "round": 1} | options))
-    return sample_posterior(TrainingSet(labels), job, processes=processes, checkpoints=folder, progress=progress)
+    places = {"checkpoints": folder, "device": device}
+    return sample_posterior(TrainingSet(labels), job, processes=processes, progress=progress, **places)
 
 
 def parameters(draws):
@@ -116,6 +117,17 @@ def test_an_interrupted_baseline_goes_on_bit_for_bit(method, drawn, labels, tmp_
     assert seen[-1].done == seen[-1].total == 20
     assert np.array_equal(parameters(resumed), parameters(drawn[method]))
     assert resumed.health == drawn[method].health
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", BASELINES)
+def test_on_a_gpu_members_are_finite_and_differ_and_are_found_again(method, drawn, labels, tmp_path):
+    draws = draw(labels, tmp_path, method, device="cuda")
+    found, health = parameters(draws), draws.health
+    assert np.isfinite(found).all()
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+    assert (health.held_out_labels, health.gradient_evaluations) == (1, drawn[method].health.gradient_evaluations)
+    assert np.array_equal(parameters(draw(labels, tmp_path, method, device="cuda")), found)
 
 
 def test_processes_change_no_member(drawn, labels, tmp_path):
