@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from alloop.digests import digest_json
 from alloop.errors import ConfigError, nearest
 from alloop.labels.level_of_theory import SHORT_NAMES, LevelOfTheory
+from alloop.plain_yaml import read_yaml
 
-MAX_FILE_BYTES = 1_000_000
+MAX_CHARGE = 1000
+Widths = tuple[Annotated[int, Field(ge=1, le=1024)], ...]
+Temperatures = tuple[Annotated[float, Field(gt=0)], ...]
 
 
 class Section(BaseModel):
@@ -32,7 +34,7 @@ class SystemConfig(Section):
     length_unit: Literal["Angstrom", "bohr", "nm", "pm"] | None = Field(
         default=None, description="of the structure file; if left out it is read in Å, and refused where that cannot be"
     )
-    total_charge: int = Field(default=0, description="in e")
+    total_charge: int = Field(default=0, ge=-MAX_CHARGE, le=MAX_CHARGE, description="in e")
     spin_multiplicity: int | None = Field(default=None, ge=1, description="2S + 1; the lowest that fits if left out")
     reactions: bool = Field(default=False, description="whether bonds may break: fragments are then no reason to reject")
 
@@ -49,9 +51,9 @@ class ModelConfig(Section):
     cutoff_angstrom: float = Field(default=5.0, gt=1.0, le=12.0, description="atoms closer than this are neighbours")
     radial_basis: int = Field(default=8, ge=2, le=32, description="Bessel functions")
     cutoff_power: int = Field(default=6, ge=2, le=12, description="p of the polynomial cutoff")
-    radial_hidden: tuple[int, ...] = Field(default=(32,), description="hidden widths of the radial network")
+    radial_hidden: Widths = Field(default=(32,), min_length=1, description="hidden widths of the radial network")
     readout_hidden: int = Field(default=32, ge=1, description="hidden width of the energy head")
-    noise_hidden: tuple[int, ...] = Field(default=(32, 16), description="hidden widths of the noise heads")
+    noise_hidden: Widths = Field(default=(32, 16), min_length=1, description="hidden widths of the noise heads")
     learn_energy_noise: bool = Field(default=False, description="false: the energy noise stays at its start")
     energy_noise_ev_per_atom: float = Field(default=0.01, gt=0, description="energy noise at zero head output, and if fixed")
     force_noise_ev_per_angstrom: float = Field(default=0.3, gt=0, description="force noise at zero head output")
@@ -125,7 +127,7 @@ class InitialConfig(Section):
     """Round 0: thermal displacements of the start structures along a model Hessian, labeled before any model exists."""
 
     structures: int = Field(default=30, ge=4, description="labels of round 0, shared out among the start structures")
-    temperatures_kelvin: tuple[float, ...] = Field(
+    temperatures_kelvin: Temperatures = Field(
         default=(300.0, 600.0), min_length=1, description="of the displacements, taken in turn"
     )
 
@@ -186,8 +188,8 @@ class StopConfig(Section):
     stable_level: float = Field(default=0.8, gt=0, lt=1, description="lower confidence bound of stable probe trajectories")
     flat_decrease: float = Field(default=0.05, gt=0, lt=1, description="relative decrease of q95 that still counts as progress")
     flat_rounds: int = Field(default=2, ge=1, description="rounds in a row without progress that make a plateau")
-    max_rounds: int = Field(default=10, ge=1, description="cap on rounds with a model")
-    max_labels: int = Field(default=1000, ge=1, description="cap on labels, evaluation frames not counted")
+    max_rounds: int = Field(default=10, ge=1, le=10_000, description="cap on rounds with a model")
+    max_labels: int = Field(default=1000, ge=1, le=10_000_000, description="cap on labels, evaluation frames not counted")
     max_core_hours: float = Field(default=100.0, gt=0, description="cap on the computing of labels and steps together")
 
 
@@ -198,7 +200,7 @@ def _expand_short_name(value: Any) -> Any:
 class CampaignConfig(Section):
     """One campaign."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="of the campaign and of its registry NAME.db")
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$", description="of the campaign and of its registry NAME.db")
     seed: int = Field(default=1, ge=0, lt=2**31, description="of every random stream: the same seed, the same campaign")
     system: SystemConfig
     labeler: Annotated[LevelOfTheory, BeforeValidator(_expand_short_name)]
@@ -208,6 +210,16 @@ class CampaignConfig(Section):
     proposals: ProposalConfig = ProposalConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     stop: StopConfig = StopConfig()
+
+    @model_validator(mode="after")
+    def _first_labels_fit_the_cap(self) -> Self:
+        if self.stop.max_labels < self.initial.structures:
+            raise ConfigError(
+                f"stop.max_labels of {self.initial.structures} or more, the labels that the first model learns from",
+                f"max_labels: {self.stop.max_labels}",
+                "raise `stop.max_labels`, or lower `initial.structures`",
+            )
+        return self
 
     @property
     def digest(self) -> str:
@@ -229,24 +241,7 @@ def load_config(path: Path) -> CampaignConfig:
     """Read a YAML campaign file. Raises `ConfigError` for a missing or over-long file, bad YAML and bad values."""
     if not path.is_file():
         raise ConfigError("a campaign file", f"there is no file {path}", f"make one with `alloop init {path.stem}`")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ConfigError(
-            f"a campaign file below {MAX_FILE_BYTES} bytes", f"{path.stat().st_size} bytes", "is this the right file?"
-        )
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoAliasLoader)  # noqa: S506  (a SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} in YAML", " ".join(str(error).split()), "mend the line named above") from None
-    return parse_config(values, source=str(path))
-
-
-class _NoAliasLoader(yaml.SafeLoader):
-    """Plain data only: no objects, and no aliases (which make small files expand without limit)."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not used in campaign files")
-        return super().compose_node(parent, index)
+    return parse_config(read_yaml(path), source=str(path))
 
 
 def _explain(error: ValidationError, source: str) -> ConfigError:
