@@ -4,6 +4,7 @@ A function takes the section it needs, never the whole. Frozen after validation;
 known one; units are in the names.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -72,8 +73,12 @@ class ModelConfig(Section):
 
 
 class PosteriorConfig(Section):
-    """The sampler: SGHMC with a parameter-specific AMSGrad mass (Rensmeyer et al. 2024, method 2.2)."""
+    """The sampler: SGHMC with a parameter-specific AMSGrad mass (Rensmeyer et al. 2024, method 2.2), or in its place a baseline
+    with the same network and budget (method 2.6)."""
 
+    method: Literal["sghmc", "ensemble", "dropout", "last_layer"] = Field(
+        default="sghmc", description="sghmc: the posterior; the others: deep ensemble, MC dropout, posterior of the last layer"
+    )
     samples: int = Field(default=8, ge=2, le=64, description="K: posterior samples, one from each independent chain")
     warmup_steps: int = Field(default=1500, ge=1, description="noise-free climb of the likelihood before sampling starts")
     mass_steps: int = Field(default=300, ge=1, description="steps with ramped noise in which the mass is learned, then frozen")
@@ -100,9 +105,22 @@ class PosteriorConfig(Section):
     batch_size: int = Field(default=5, ge=1, description="structures in a minibatch")
     first_batch_size: int | None = Field(default=None, ge=1, description="grows from this over the first half of the warm-up")
     prior_std: float = Field(default=1.0, gt=0, description="of every parameter, fan-in being divided out")
-    warm_start: bool = Field(default=True, description="later rounds start from the last samples")
+    dropout_rate: float = Field(default=0.1, gt=0, le=0.5, description="of scalar channels, for `method: dropout`")
+    warm_start: bool = Field(default=True, description="later rounds of `sghmc` start from the last samples; others start anew")
     chains_at_once: int = Field(default=2, ge=0, description="chains in one tensor program; 0: all, best on a GPU")
     thinning: int = Field(default=20, ge=1, description="steps between the draws that the diagnostics read")
+
+    @model_validator(mode="after")
+    def _only_the_sampler_has_a_kernel(self) -> Self:
+        wanted = {"kernel": "sghmc", "step_schedule": "constant", "subtract_gradient_noise": False}
+        other = {name: getattr(self, name) for name, default in wanted.items() if getattr(self, name) != default}
+        if self.method != "sghmc" and other:
+            raise ConfigError(
+                f"no options of the sampler beside `posterior.method: {self.method}`, which has no chains",
+                ", ".join(f"{name}: {str(value).lower()}" for name, value in other.items()),
+                f"take out {', '.join(f'`{name}`' for name in other)}, or set `method: sghmc`",
+            )
+        return self
 
 
 class InitialConfig(Section):
@@ -240,7 +258,10 @@ def _explain(error: ValidationError, source: str) -> ConfigError:
         return ConfigError(f"{source}: the key {where!r}", f"it is not there{more}", f"add `{location[-1]}:`")
     if first["type"] == "union_tag_invalid" or (where == "labeler" and isinstance(first["input"], str)):
         return ConfigError(f"{source}: a labeler", f"{first['input']!r}{more}", nearest(str(first["input"]), SHORT_NAMES))
-    return ConfigError(f"{source}: {where}: {first['msg']}", f"{first['input']!r}{more}", f"change `{where}`")
+    do = f"change `{where}`"
+    if first["type"] == "literal_error" and isinstance(first["input"], str):
+        do = nearest(first["input"], re.findall(r"'([^']*)'", first.get("ctx", {}).get("expected", "")))
+    return ConfigError(f"{source}: {where}: {first['msg']}", f"{first['input']!r}{more}", do)
 
 
 def _known_keys(location: list[str]) -> list[str]:
