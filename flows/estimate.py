@@ -30,6 +30,9 @@ def facts_of(campaign: Prepared, settings: Settings, *, measure: bool) -> dict[s
         "labels_at_most": labels_at_most(config),
         "gradients_of_evaluation_dynamics": gradients_of_dynamics(config),
     }
+    if config.prior is not None and config.prior.level is not None:
+        facts["cheap_labels"] = config.prior.labels or config.initial.structures
+        facts["cheap_level_of_theory"] = str(config.prior.level)
     return facts | {"cost": _measured(campaign, settings, facts)} if measure else facts
 
 
@@ -77,6 +80,8 @@ def told(facts: dict[str, Any]) -> str:
         f"labels           {facts['level_of_theory']}, version {facts['labeler_version']}",
         f"at most          {facts['labels_at_most']} labels (evaluation frames included)",
     ]
+    if "cheap_labels" in facts:
+        lines.append(f"first            {facts['cheap_labels']} labels of {facts['cheap_level_of_theory']}, for the prior")
     if facts["gradients_of_evaluation_dynamics"]:
         lines.append(
             f"                 and {facts['gradients_of_evaluation_dynamics']} gradients of dynamics for the evaluation frames"

@@ -19,11 +19,16 @@ class Targets:
     forces: Tensor
 
 
-def log_likelihood(raw: Raw, targets: Targets, batch: StructureBatch) -> Tensor:
-    """sum over structures of log N(E; mu_E, sigma_E^2) + sum over atoms, components of log N(F; mu_F, sigma_F^2); [K]."""
+def log_likelihood(raw: Raw, targets: Targets, batch: StructureBatch, weights: Tensor | None = None) -> Tensor:
+    """sum over structures of log N(E; mu_E, sigma_E^2) + sum over atoms, components of log N(F; mu_F, sigma_F^2); [K].
+
+    `weights` [K, S] multiply the terms of each structure, where given.
+    """
     assert raw.forces is not None
     energy_z = (targets.energy - raw.energy) * (-raw.log_sigma_energy).exp()
     energy_terms = -0.5 * (energy_z.square() + LOG_2PI) - raw.log_sigma_energy
     squares = (targets.forces - raw.forces).square().sum(-1)
     force_terms = -0.5 * (squares * (-2.0 * raw.log_sigma_force).exp() + 3.0 * LOG_2PI) - 3.0 * raw.log_sigma_force
+    if weights is not None:
+        energy_terms, force_terms = energy_terms * weights, force_terms * weights.gather(1, batch.structure_index)
     return (energy_terms * batch.structure_mask).sum(1) + (force_terms * batch.atom_mask).sum(1)

@@ -18,6 +18,7 @@ from alloop.posterior.checkpoint import load_checkpoint, save_checkpoint
 from alloop.posterior.guard import GuardState, bad_steps, judge, start_guard
 from alloop.posterior.kernel import ChainState, Kernel, Pace, at_rest
 from alloop.posterior.mass import AmsgradMass, MassState, chosen
+from alloop.posterior.minibatch import Minibatches
 from alloop.posterior.prior import Prior
 from alloop.posterior.schedules import Phase, Schedule
 from alloop.posterior.sghmc import SGHMC
@@ -84,16 +85,26 @@ def make_kernel(config: PosteriorConfig, size: int) -> Kernel:
 
 
 class Chains:
-    """The chains `indices` of one round, as one tensor program."""
+    """The chains `indices` of one round, as one tensor program; under N(0, I) unless a `prior` is given, and with labels drawn
+    alike unless `new` ones, by index, have a share of their own."""
 
     def __init__(
-        self, objective: Objective, config: PosteriorConfig, indices: tuple[int, ...], *, seed: int, round: int
+        self,
+        objective: Objective,
+        config: PosteriorConfig,
+        indices: tuple[int, ...],
+        *,
+        seed: int,
+        round: int,
+        prior: Prior | None = None,
+        new: tuple[int, ...] = (),
     ) -> None:
         self.objective, self.config, self.indices = objective, config, indices
         self.potential: Potential = objective.potential
         self.schedule = Schedule(config)
-        self.prior = Prior(self.potential.layout.prior_mean(), config.prior_std)
+        self.prior = prior or Prior(self.potential.layout.prior_mean(), config.prior_std)
         self.size = objective.n_structures
+        self.minibatches = Minibatches(self.size, new, config.new_label_share)
         self.kernel = make_kernel(config, self.size)
         self.adaptation = AmsgradMass(config.second_moment_decay, config.mass_floor)
         self.generators = [torch.Generator().manual_seed(stream_seed(seed, "chain", round, chain)) for chain in indices]
@@ -101,8 +112,10 @@ class Chains:
         self.probe = torch.arange(min(PROBED_STRUCTURES, self.size)).expand(len(indices), -1)
 
     def start(self, parameters: Tensor | None) -> Running:
-        """From given `parameters` [k, P], or from the prior."""
-        if parameters is None:
+        """From given `parameters` [k, P]; without, from a draw of N(0, I) or from the centre of a prior that was learned."""
+        if parameters is None and self.prior.informed:
+            parameters = self.prior.mean.expand(len(self.indices), -1).clone()
+        elif parameters is None:
             parameters = self.potential.layout.initial(len(self.indices), generators=self.generators)
         chains = len(self.indices)
         return Running(
@@ -127,9 +140,10 @@ class Chains:
         if running.step == self.schedule.sampling_start:
             running = self._measured(running)
         gradient = self._likelihood_gradient(running.state.parameters, running.step)
-        if phase is Phase.WARMUP:
+        if phase is Phase.WARMUP and not self.prior.informed:
             return self._warm_up(running, gradient)
-        return self._sample(running, gradient + self.prior.negative_gradient(running.state.parameters) / self.size)
+        gradient = gradient + self.prior.negative_gradient(running.state.parameters) / self.size
+        return (self._warm_up if phase is Phase.WARMUP else self._sample)(running, gradient)
 
     def _sample(self, running: Running, gradient: Tensor) -> Running:
         """One step of the kernel, kept by the guard or not; the mass learns until sampling starts."""
@@ -160,8 +174,7 @@ class Chains:
     def _likelihood_gradient(self, parameters: Tensor, step: int) -> Tensor:
         """Of -log likelihood / |D| on a minibatch of its own for each chain."""
         batch = self.schedule.batch_size(step, self.size)
-        picks = [torch.randperm(self.size, generator=generator)[:batch] for generator in self.generators]
-        return self.objective.gradient(parameters, torch.stack(picks))[0]
+        return self.objective.gradient(parameters, *self.minibatches.draws(batch, self.generators))[0]
 
     def _measured(self, running: Running) -> Running:
         """Gradient noise and stiffness where sampling starts, and the step size where it follows from them. The minibatches
@@ -172,8 +185,8 @@ class Chains:
 
         def gradient(parameters: Tensor, minibatch: int) -> Tensor:
             seeds = [stream_seed(seed, "step size", round, chain, minibatch) for chain in self.indices]
-            picks = [torch.randperm(self.size, generator=torch.Generator().manual_seed(each))[:batch] for each in seeds]
-            likelihood = self.objective.gradient(parameters, torch.stack(picks))[0]
+            streams = [torch.Generator().manual_seed(each) for each in seeds]
+            likelihood = self.objective.gradient(parameters, *self.minibatches.draws(batch, streams))[0]
             return likelihood + self.prior.negative_gradient(parameters) / self.size
 
         found = measure(gradient, running.state.parameters, running.mass.mass, self.size)
@@ -189,7 +202,8 @@ class Chains:
 
         Without noise the prior would pull every weight that the labels leave free to zero, where no posterior sample ever is:
         in P dimensions |theta|^2 is close to P under N(0, I). A start drawn from the prior that climbs the likelihood alone
-        keeps that norm. A gradient that is no number moves nothing.
+        keeps that norm. A prior that was learned is in the gradient: what the labels leave free stays where it was learned.
+        A gradient that is no number moves nothing.
         """
         steps = running.step + 1
         first = torch.lerp(gradient, running.first_moment, ADAM_BETA1)

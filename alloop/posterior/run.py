@@ -22,6 +22,7 @@ from alloop.model.reference_energies import Scaling, fit_scaling
 from alloop.posterior.chains import ChainDraws, Chains, run_chains
 from alloop.posterior.diagnostics import drift, effective_sample_size, has_converged, on_plateau, r_hat
 from alloop.posterior.health import SamplerHealth
+from alloop.posterior.prior import LearnedPrior, refuse_other_model
 from alloop.posterior.sample import PosteriorSample
 from alloop.posterior.schedules import Schedule
 from alloop.posterior.sghmc import variance_inflation
@@ -36,21 +37,24 @@ R_HAT_QUANTILE = 0.95
 
 @dataclass(frozen=True)
 class PosteriorStart:
-    """Earlier samples to start from, with the `model` (JSON) they belong to: its scaling is kept."""
+    """Earlier samples to start from, with the `model` (JSON) they belong to: its scaling is kept. `seen`: ids of the labels
+    they were drawn on."""
 
     samples: tuple[PosteriorSample, ...]
     model: dict[str, Any]
+    seen: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class SamplingJob:
-    """One posterior to draw: the science, nothing of the machine."""
+    """One posterior to draw: the science, nothing of the machine. Without a `prior` it is N(0, I)."""
 
     model: ModelConfig
     posterior: PosteriorConfig
     seed: int
     round: int
     start: PosteriorStart | None = None
+    prior: LearnedPrior | None = None
 
 
 @dataclass(frozen=True)
@@ -85,17 +89,27 @@ class _Group:
         """The draws and the core-seconds they took."""
         cpu = time.process_time()
         objective = Objective(Potential(self.job.model, self.scaling), self.training_set.train)
-        chains = Chains(objective, self.job.posterior, self.chains, seed=self.job.seed, round=self.job.round)
-        start = self.job.start
+        start, prior, new = self.job.start, self.job.prior, self._new()
         parameters = None
         if start is not None:
             earlier = [start.samples[chain % len(start.samples)] for chain in self.chains]
             parameters = torch.from_numpy(np.stack([sample.parameters for sample in earlier]))
+        chains = Chains(
+            objective,
+            self.job.posterior,
+            self.chains,
+            seed=self.job.seed,
+            round=self.job.round,
+            prior=None if prior is None else prior.around(self.chains, parameters),
+            new=new,
+        )
         identity = digest_json(
             {
                 "job": [self.job.model.model_dump(mode="json"), self.job.posterior.model_dump(mode="json")],
                 "stream": [self.job.seed, self.job.round, *self.chains],
                 "training_set": self.training_set.digest,
+                "prior": None if prior is None else prior.digest,
+                "new": list(new),
             }
         )
         with one_thread():
@@ -108,6 +122,13 @@ class _Group:
                 progress=progress,
             )
         return draws, time.process_time() - cpu
+
+    def _new(self) -> tuple[int, ...]:
+        """Indices of the labels that the samples started from have not seen, where those have a share of their own."""
+        start = self.job.start
+        if start is None or not start.seen or not self.job.posterior.new_label_share:
+            return ()
+        return tuple(index for index, item in enumerate(self.training_set.train) if item.label_id not in start.seen)
 
 
 def sample_posterior(
@@ -144,7 +165,7 @@ def sample_posterior(
     draws = [draw for draw, _ in results]
     return PosteriorDraws(
         samples=_samples(draws, Schedule(job.posterior).total),
-        model={"config": job.model.model_dump(mode="json"), "scaling": scaling.model_dump(mode="json")},
+        model=_model(job, scaling),
         health=_health(draws, job.posterior),
         core_seconds=sum(seconds for _, seconds in results),
     )
@@ -165,12 +186,23 @@ def _scaling(training_set: TrainingSet, job: SamplingJob) -> Scaling:
     if job.start is not None:
         return Scaling.model_validate(job.start.model["scaling"])
     train = training_set.train
+    if job.prior is not None:
+        species = {int(number) for item in train for number in item.structure.numbers}
+        refuse_other_model(job.prior.model, job.model, species, source="the prior's")
+        with one_thread():
+            return job.prior.scaling(train)
     return fit_scaling(
         [item.structure for item in train],
         [item.energy for item in train],
         [item.forces for item in train],
         job.model.cutoff_angstrom,
     )
+
+
+def _model(job: SamplingJob, scaling: Scaling) -> dict[str, Any]:
+    """What the parameters belong to, JSON-able; with the provenance of a prior that was learned."""
+    model = {"config": job.model.model_dump(mode="json"), "scaling": scaling.model_dump(mode="json")}
+    return model if job.prior is None else model | {"prior": dict(job.prior.provenance) | {"digest": job.prior.digest}}
 
 
 def _sparse(report: Callable[[int], None]) -> Callable[[int], None]:

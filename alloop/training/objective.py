@@ -39,12 +39,12 @@ class Objective:
         forces = self._forces.index_select(0, flat).view(chains, -1, 3)
         return self._stack.picked(indices), Targets(energy, forces)
 
-    def gradient(self, parameters: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """-(1/B) sum over the minibatch of grad log p, [K, P]; and the mean log likelihood a structure, [K]."""
+    def gradient(self, parameters: Tensor, indices: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """-(1/B) sum over the minibatch of w grad log p, [K, P]; and the mean of w log p, [K]. `weights` w [K, B], else 1."""
         leaf = parameters.detach().requires_grad_()
         batch, targets = self.minibatch(indices)
         raw = self.potential.evaluate(leaf, batch, differentiable=True)
-        mean = log_likelihood(raw, targets, batch) / indices.shape[1]
+        mean = log_likelihood(raw, targets, batch, weights) / indices.shape[1]
         (gradient,) = torch.autograd.grad(-mean.sum(), leaf)
         return gradient, mean.detach()
 
