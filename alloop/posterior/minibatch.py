@@ -30,19 +30,16 @@ class Minibatches:
         return wanted if others and wanted * self.size > batch * len(self.new) > 0 else None
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Indices [batch] and weights [batch], float32."""
-        count = self.new_in(batch)
+        """Indices [batch] and weights [batch], float32, on the device of `generator`."""
+        count, device = self.new_in(batch), generator.device
         if count is None:
-            return torch.randperm(self.size, generator=generator)[:batch], torch.ones(batch)
-        new = torch.tensor(self.new)
-        others = torch.ones(self.size, dtype=torch.bool).index_fill(0, new, False).nonzero()[:, 0]
+            return torch.randperm(self.size, generator=generator, device=device)[:batch], torch.ones(batch, device=device)
+        new = torch.tensor(self.new, device=device)
+        others = torch.ones(self.size, dtype=torch.bool, device=device).index_fill(0, new, False).nonzero()[:, 0]
         picks = [_some(new, count, generator), _some(others, batch - count, generator)]
-        return torch.cat(picks), torch.cat(
-            [
-                torch.full((len(each),), self._weight(len(each), len(of), batch))
-                for each, of in zip(picks, (new, others), strict=True)
-            ]
-        )
+        weights = [self._weight(len(each), len(of), batch) for each, of in zip(picks, (new, others), strict=True)]
+        spread = [torch.full(each.shape, weight, device=device) for each, weight in zip(picks, weights, strict=True)]
+        return torch.cat(picks), torch.cat(spread)
 
     def draws(self, batch: int, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor | None]:
         """One for each generator: indices and weights [K, batch]; None for weights that are all one."""
@@ -54,4 +51,4 @@ class Minibatches:
 
 
 def _some(of: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    return of[torch.randperm(len(of), generator=generator)[:count]]
+    return of[torch.randperm(len(of), generator=generator, device=generator.device)[:count]]

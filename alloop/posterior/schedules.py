@@ -55,6 +55,12 @@ class Schedule:
             return 1.0
         return max(0.5 * (1.0 + math.cos(math.pi * self._in_cycle(step))), SMALLEST_PACE)
 
+    def is_jump(self, step: int) -> bool:
+        """Whether the step size jumps at `step`: momentum of another step size is worth nothing there."""
+        if self.config.step_schedule == "constant":
+            return step == self.sampling_start and self.config.step_size == "auto"
+        return step >= self.sampling_start and self._in_cycle(step) < self._in_cycle(step - 1)
+
     def batch_size(self, step: int, largest: int) -> int:
         """Structures in a minibatch: `config.batch_size`, at most `largest`, after a ramp over half of the warm-up."""
         last = min(self.config.batch_size, largest)

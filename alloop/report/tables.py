@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alloop.campaign.plateau import probe_q95
+from alloop.posterior.health import SamplerHealth
 from alloop.proposals.proposal import Rejection, Strategy
 from alloop.registry.records import LabelRecord
 from alloop.registry.status import LabelStatus
@@ -71,13 +72,29 @@ def sampler(data: ReportData) -> Table:
             str(each.report.round),
             f"{each.report.health.r_hat_forces:.2f}",
             f"{each.report.health.r_hat_log_posterior:.2f}",
+            *_sizes(each.report.health),
             f"{each.report.health.kinetic_temperature:.3f}",
+            _share(each.report.health.gradient_noise_inflation),
+            _share(each.report.health.step_bias_inflation),
             f"{each.report.health.gradient_evaluations:,}",
+            f"{each.report.health.rejected_steps} / {each.report.health.quarantined_chains}",
             "yes" if each.report.health.converged else "no",
         )
         for each in data.rounds
     )
-    return Table(("round", "R-hat, forces", "R-hat, log posterior", "T kinetic", "gradient evaluations", "converged"), rows)
+    head = ("round", "R-hat, forces", "R-hat, log posterior", "ESS, forces", "ESS / 1,000 gradients", "T kinetic")
+    causes = ("gradient noise", "step bias", "gradients", "steps refused / chains lost", "converged")
+    return Table((*head, *causes), rows)
+
+
+def _sizes(health: SamplerHealth) -> tuple[str, str]:
+    if health.ess_forces is None:
+        return "-", "-"
+    return f"{health.ess_forces:.0f}", f"{1000 * health.ess_forces / health.gradient_evaluations:.2f}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
 
 
 def clauses(data: ReportData) -> Table:

@@ -7,11 +7,11 @@ import torch
 from alloop.config import ModelConfig, PosteriorConfig
 from alloop.errors import AlloopError
 from alloop.posterior.checkpoint import load_checkpoint, save_checkpoint
-from alloop.posterior.diagnostics import has_converged, r_hat
 from alloop.posterior.run import PosteriorStart, SamplingJob, sample_posterior
 from alloop.posterior.schedules import Phase, Schedule
 from alloop.rng import stream_seed
 from alloop.structures.structure import Structure
+from alloop.training.objective import Objective
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 
 MODEL = ModelConfig(channels=4, layers=2, l_max=1, radial_hidden=(8,), readout_hidden=4, noise_hidden=(4,))
@@ -134,13 +134,108 @@ def test_phases_and_temperature():
     assert schedule.is_draw(schedule.total - 1)
 
 
-def test_r_hat_tells_chains_that_met_from_chains_that_did_not():
-    generator = np.random.default_rng(0)
-    met = generator.normal(size=(4, 200))
-    assert r_hat(met) < 1.02
-    assert r_hat(met + np.arange(4)[:, None]) > 1.5
-    assert r_hat(met * np.array([1, 1, 1, 6])[:, None]) > 1.1, "folded: different widths"
-    assert np.isnan(r_hat(met[:, :3]))
-    assert not has_converged(float("nan"), 1.0, 1.0, 1.0)
-    assert has_converged(1.01, 1.01, 1.01, 1.0)
-    assert not has_converged(1.01, 1.01, 1.2, 1.0)
+def test_a_batch_ramp_and_a_cycle():
+    ramp = Schedule(POSTERIOR.model_copy(update={"first_batch_size": 1, "batch_size": 5}))
+    sizes = [ramp.batch_size(step, 50) for step in range(ramp.total)]
+    assert sizes[0] == 1
+    assert sizes == sorted(sizes)
+    assert sizes[6:] == [5] * 24
+    assert Schedule(POSTERIOR).batch_size(0, 1) == 1, "never more than there are"
+    cyclical = Schedule(POSTERIOR.model_copy(update={"step_schedule": "cyclical", "cycles": 2, "sampling_steps": 40}))
+    start = cyclical.sampling_start
+    paces = [cyclical.pace(step) for step in range(start, cyclical.total)]
+    assert paces[0] == paces[20] == 1.0
+    assert paces[:20] == sorted(paces[:20], reverse=True)
+    assert cyclical.pace(start - 1) == 1.0
+    drawn = [step - start for step in range(cyclical.total) if cyclical.is_draw(step)]
+    assert drawn == [11, 13, 15, 17, 19, 31, 33, 35, 37, 39]
+    assert [step - start for step in range(cyclical.total) if cyclical.is_jump(step)] == [0, 20]
+    assert not any(Schedule(POSTERIOR).is_jump(step) for step in range(30))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel": "baoa"},
+        {"kernel": "sgld"},
+        {"step_size": "auto"},
+        {"subtract_gradient_noise": True},
+        {"step_schedule": "cyclical", "cycles": 2},
+        {"first_batch_size": 1},
+    ],
+)
+def test_every_option_draws_resumes_and_matters(tmp_path, monkeypatch, options):
+    monkeypatch.setattr("alloop.posterior.run.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("alloop.posterior.run.PROGRESS_STEPS", 1)
+    posterior = POSTERIOR.model_copy(update=options)
+    whole = draw(tmp_path / "whole", posterior=posterior)
+
+    def interrupt(progress):
+        if progress.done >= 44:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw(tmp_path / "broken", posterior=posterior, progress=interrupt)
+    resumed = draw(tmp_path / "broken", posterior=posterior)
+    assert np.array_equal(parameters(resumed), parameters(whole))
+    assert np.isfinite(parameters(whole)).all()
+    assert not np.array_equal(parameters(whole), parameters(draw(tmp_path / "plain")))
+
+
+def test_the_health_of_a_posterior_holds_what_was_measured(tmp_path):
+    posterior = POSTERIOR.model_copy(update={"sampling_steps": 40})
+    health = draw(tmp_path, posterior=posterior).health
+    groups = {"embedding", "layer0", "layer1", "readout", "noise_energy", "noise_force"}
+    assert set(health.kinetic_by_group) == groups
+    assert health.gradient_noise_inflation > 0
+    assert health.step_bias_inflation > 0
+    assert health.step_size == pytest.approx(1e-3)
+    assert health.ess_forces > 0
+    assert (health.rejected_steps, health.quarantined_chains) == (0, 0)
+    assert draw(tmp_path / "baoa", posterior=posterior.model_copy(update={"kernel": "baoa"})).health.step_bias_inflation == 0.0
+
+
+def test_a_measured_step_keeps_to_the_inflation_that_is_tolerated(tmp_path):
+    tolerant = POSTERIOR.model_copy(update={"step_size": "auto", "variance_inflation": 0.2})
+    strict = POSTERIOR.model_copy(update={"step_size": "auto", "variance_inflation": 0.02})
+    much, little = draw(tmp_path / "a", posterior=tolerant).health, draw(tmp_path / "b", posterior=strict).health
+    assert much.step_size == pytest.approx(10 * little.step_size, rel=1e-6)
+    for health, allowed in ((much, 0.2), (little, 0.02)):
+        assert max(health.gradient_noise_inflation, 0.9 * health.step_bias_inflation) <= allowed * 1.3
+
+
+def broken_gradient(monkeypatch, is_broken):
+    """Gradients of chain 0 of each group become NaN where `is_broken(call)`."""
+    calls = iter(range(10**9))
+    original = Objective.gradient
+
+    def gradient(self, parameters, indices):
+        found, mean = original(self, parameters, indices)
+        if is_broken(next(calls)):
+            found = torch.cat([torch.full_like(found[:1], float("nan")), found[1:]])
+        return found, mean
+
+    monkeypatch.setattr(Objective, "gradient", gradient)
+
+
+def test_a_nan_now_and_then_is_counted_and_never_kept(tmp_path, monkeypatch):
+    undisturbed = draw(tmp_path / "good")
+    broken_gradient(monkeypatch, lambda call: call % 10 == 3)
+    draws = draw(tmp_path / "bad")
+    assert draws.health.rejected_steps > 3
+    assert draws.health.quarantined_chains == 0
+    assert np.isfinite(parameters(draws)).all()
+    assert np.array_equal(parameters(draws)[1], parameters(undisturbed)[1]), "its neighbour in the program noticed nothing"
+
+
+def test_a_chain_that_is_never_finite_gives_no_sample_and_the_next_round_goes_on(tmp_path, monkeypatch):
+    four = POSTERIOR.model_copy(update={"samples": 4})
+    broken_gradient(monkeypatch, lambda call: call >= 8)
+    with pytest.raises(AlloopError, match="quarantined"):
+        draw(tmp_path / "two of three", posterior=POSTERIOR.model_copy(update={"chains_at_once": 1}))
+    draws = draw(tmp_path / "two of four", posterior=four)
+    assert draws.health.quarantined_chains == 2
+    assert [sample.chain for sample in draws.samples] == [1, 3]
+    monkeypatch.undo()
+    again = draw(tmp_path / "next", posterior=four, round=2, start=PosteriorStart(draws.samples, draws.model))
+    assert len(again.samples) == 4
