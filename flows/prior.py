@@ -1,16 +1,16 @@
 """The prior of a campaign: which earlier posterior it is made from, fixed once, and read whenever chains are drawn."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from alloop.config import CampaignConfig, PriorConfig
-from alloop.errors import NotFoundError
+from alloop.errors import NotFoundError, nearest
+from alloop.labels.level_of_theory import SHORT_NAMES
 from alloop.posterior.prior import LearnedPrior, refuse_other_model
 from alloop.registry.records import PosteriorRecord
 from alloop.registry.registry import Registry
 from alloop.structures.structure import Structure
-from flows.wiring import CampaignRef
+from flows.wiring import CampaignRef, open_registry
 
 
 def with_fixed_prior(
@@ -25,29 +25,42 @@ def with_fixed_prior(
     if prior is None or prior.level is not None or prior.posterior is not None:
         return config
     before = next((each.config.prior for each in registry.campaigns() if each.name == config.name), None)
-    if before is not None and before.posterior is not None:
-        chosen = before.posterior
-    else:
-        found = _source(registry, ref, prior, prior.source)
-        species = {int(number) for structure in start for number in structure.numbers}
-        refuse_other_model(found.model, config.model, species, source=f"campaign {prior.source!r}")
-        chosen = found.posterior_id
+    chosen = before.posterior if before is not None else None
+    if chosen is None:
+        chosen = usable_source(ref, config, start).posterior_id
     return config.model_copy(update={"prior": prior.model_copy(update={"posterior": chosen})})
 
 
-def prior_of(registry: Registry, ref: CampaignRef, config: CampaignConfig) -> LearnedPrior | None:
+def usable_source(ref: CampaignRef, config: CampaignConfig, start: Sequence[Structure]) -> PosteriorRecord:
+    """The posterior of another campaign that the prior of `config` is made from, its weights fit for this campaign's model.
+
+    Raises as `with_fixed_prior`.
+    """
+    assert config.prior is not None
+    with _registry_of(ref, config.prior) as theirs:
+        found = _posterior(theirs, config.prior, config.prior.source)
+    species = {int(number) for structure in start for number in structure.numbers}
+    refuse_other_model(found.model, config.model, species, source=f"campaign {config.prior.source!r}")
+    return found
+
+
+def prior_of(ref: CampaignRef, config: CampaignConfig) -> LearnedPrior | None:
     """The prior that the campaign's chains are drawn under; None for N(0, I). Raises as `with_fixed_prior`."""
     prior = config.prior
     if prior is None:
         return None
     source = prior.source if prior.level is None else cheap_name(config)
-    record = _source(registry, ref, prior, source)
+    with _registry_of(ref, prior) as theirs:
+        record = _posterior(theirs, prior, source)
+        labels, level = len(theirs.training_set(record.training_set).train), theirs.campaign(source).config.labeler
     best = max(record.samples, key=lambda sample: sample.log_posterior)
     provenance = {
         "from": source,
         "registry": prior.registry,
         "posterior": record.posterior_id,
         "round": record.round,
+        "labels": labels,
+        "level_of_theory": str(level),
         "centre": prior.centre,
         "tau": prior.tau,
     }
@@ -60,10 +73,12 @@ def cheap_name(config: CampaignConfig) -> str:
     return f"{config.name}.{config.prior.source}"
 
 
-def _source(registry: Registry, ref: CampaignRef, prior: PriorConfig, campaign: str) -> PosteriorRecord:
+def _posterior(registry: Registry, prior: PriorConfig, campaign: str) -> PosteriorRecord:
     """The posterior that `prior` names, or the latest of its campaign."""
-    with _registry_of(registry, ref, prior) as theirs:
-        found = theirs.posterior(campaign, posterior_id=prior.posterior)
+    names = [each.name for each in registry.campaigns()]
+    if campaign not in names:
+        raise _no_campaign(prior, names)
+    found = registry.posterior(campaign, posterior_id=prior.posterior)
     if found is None:
         came = "it has none yet" if prior.posterior is None else f"none of its posteriors is {prior.posterior!r}"
         do = f"run campaign {campaign!r} until it has sampled a round, or take the id from its report"
@@ -71,10 +86,16 @@ def _source(registry: Registry, ref: CampaignRef, prior: PriorConfig, campaign: 
     return found
 
 
-@contextmanager
-def _registry_of(registry: Registry, ref: CampaignRef, prior: PriorConfig) -> Iterator[Registry]:
-    if prior.registry is None:
-        yield registry
-        return
-    with Registry.open(Path(ref.files).parent / prior.registry) as other:
-        yield other
+def _no_campaign(prior: PriorConfig, names: Sequence[str]) -> NotFoundError:
+    where = f"the registry {prior.registry}" if prior.registry else "this campaign's registry, or a level of theory"
+    hint = nearest(prior.source, names if prior.registry else [*names, *SHORT_NAMES])
+    return NotFoundError(f"a campaign of {where}, to make the prior from", f"prior.from: {prior.source!r}", hint)
+
+
+def _registry_of(ref: CampaignRef, prior: PriorConfig) -> Registry:
+    """The registry that the source of `prior` is in."""
+    if prior.registry is not None:
+        return Registry.open(Path(ref.files).parent / prior.registry)
+    if ref.database and not Path(ref.database).exists():
+        raise _no_campaign(prior, [])
+    return open_registry(ref)

@@ -30,7 +30,7 @@ def draw(registry: Registry, ref: CampaignRef, round: int, settings: Settings) -
     voice = Step(ref.campaign, round, "sample")
     config = registry.campaign(ref.campaign).config
     training_set = registry.snapshot_training_set(ref.campaign, round)
-    start, prior = _start(registry, ref, round), prior_of(registry, ref, config)
+    start, prior = _start(registry, ref, round), prior_of(ref, config)
     job = SamplingJob(config.model, config.posterior, config.seed, round, start, prior)
 
     def heard(progress: SamplingProgress) -> None:

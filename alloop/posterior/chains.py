@@ -118,8 +118,8 @@ class Chains:
         seed, round = self._stream
         return torch.Generator(self.device).manual_seed(stream_seed(seed, role, round, *index))
 
-    def _minibatch(self, step: int, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor | None]:
-        """Indices and weights [k, B], of each chain by its generator."""
+    def _minibatch(self, step: int, generators: Sequence[torch.Generator]) -> tuple[Tensor] | tuple[Tensor, Tensor]:
+        """Indices [k, B] of each chain by its generator, and weights unless all are one."""
         return self.minibatches.draws(self.schedule.batch_size(step, self.size), generators)
 
     def start(self, parameters: Tensor | None) -> Running:

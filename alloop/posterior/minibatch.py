@@ -41,10 +41,10 @@ class Minibatches:
         spread = [torch.full(each.shape, weight, device=device) for each, weight in zip(picks, weights, strict=True)]
         return torch.cat(picks), torch.cat(spread)
 
-    def draws(self, batch: int, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor | None]:
-        """One for each generator: indices and weights [K, batch]; None for weights that are all one."""
+    def draws(self, batch: int, generators: Sequence[torch.Generator]) -> tuple[Tensor] | tuple[Tensor, Tensor]:
+        """Of each generator: indices [K, batch], and weights [K, batch] unless all are one."""
         picks, weights = zip(*[self.draw(batch, generator) for generator in generators], strict=True)
-        return torch.stack(picks), None if self.new_in(batch) is None else torch.stack(weights)
+        return (torch.stack(picks),) if self.new_in(batch) is None else (torch.stack(picks), torch.stack(weights))
 
     def _weight(self, drawn: int, of: int, batch: int) -> float:
         return batch * of / (self.size * drawn)

@@ -30,6 +30,8 @@ def summary_lines(data: ReportData, report: Path | None = None) -> list[tuple[st
                 f" T_kin {health.kinetic_temperature:.3f}; converged: {'yes' if health.converged else 'no'}",
             )
         )
+    if data.prior is not None:
+        lines.append(("prior", words.prior(data)))
     return lines if report is None else [*lines, ("report", str(report))]
 
 

@@ -56,7 +56,7 @@ class Objective:
         """
         while True:
             try:
-                return self._in_parts(parameters, indices, weights)
+                return self._in_parts(parameters, indices, *(() if weights is None else (weights,)))
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -68,19 +68,17 @@ class Objective:
                     ) from error
                 self._parts *= 2
 
-    def _in_parts(self, parameters: Tensor, indices: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _in_parts(self, parameters: Tensor, indices: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
         if self._parts == 1:
-            return self._gradient(parameters, indices, weights)
+            return self._gradient(parameters, indices, *weights)
         gradient, mean = torch.zeros_like(parameters), parameters.new_zeros(len(parameters))
-        for columns in torch.arange(indices.shape[1], device=indices.device).chunk(self._parts):
-            share = len(columns) / indices.shape[1]
-            of_part, mean_of_part = self._gradient(
-                parameters, indices[:, columns], None if weights is None else weights[:, columns]
-            )
+        for part in zip(*(each.chunk(self._parts, dim=1) for each in (indices, *weights)), strict=True):
+            share = part[0].shape[1] / indices.shape[1]
+            of_part, mean_of_part = self._gradient(parameters, *part)
             gradient, mean = gradient + share * of_part, mean + share * mean_of_part
         return gradient, mean
 
-    def _gradient(self, parameters: Tensor, indices: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _gradient(self, parameters: Tensor, indices: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
         leaf = parameters.detach().requires_grad_()
         batch, targets = self.minibatch(indices)
         raw = self.potential.evaluate(leaf, batch, differentiable=True)
