@@ -94,10 +94,13 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     with np.load(Path(os.environ["ALLOOP_DATA"]) / SET) as data:
         train, test = _frames(data, "train"), _frames(data, "test")
-    cheap = _cheap(train, arguments.folder / "cheap.npz")
+    cheap = _xtb(train.structures[NEVER_EXPENSIVE:][:CHEAP], arguments.folder / "cheap.npz")
+    cheap_test = _xtb(test.structures[:HELD_OUT], arguments.folder / "cheap-test.npz")
     learned = _sampled(arguments.folder, "cheap", cheap.labeled(np.arange(CHEAP), "xtb"), prior=None)
+    print(f"GFN2-xTB against PBE: {MEV * _rms(cheap_test.forces - test.forces[:HELD_OUT]):.1f} meV/Å")
+    print("the cheap posterior against GFN2-xTB:", json.dumps(_errors(learned, cheap_test)), flush=True)
     rows = [{"labels": 0, "prior": "the cheap posterior as it is", "split": None} | _errors(learned, test)]
-    for cell in _cells(tuple(arguments.splits), tuple(arguments.tau)):
+    for cell in _cells(arguments):
         chosen = numpy_stream(SEED, "split", cell.split).permutation(NEVER_EXPENSIVE)[: cell.labels]
         prior = None
         if cell.tau is not None:
@@ -115,14 +118,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path("multifidelity"), help="what is done is kept here")
     parser.add_argument("--splits", type=int, nargs="+", default=[1], help="choices of the expensive labels")
     parser.add_argument("--tau", type=float, nargs="+", default=list(TAUS), help="widths of the prior")
+    parser.add_argument("--labels", type=int, nargs="+", default=list(SIZES), help="expensive ones, ascending")
     return parser.parse_args()
 
 
-def _cells(splits: tuple[int, ...], taus: tuple[float, ...]) -> Iterator[Cell]:
+def _cells(arguments: argparse.Namespace) -> Iterator[Cell]:
     """N(0, I) up to twice as many labels as the learned prior gets."""
-    for split in splits:
-        for labels in (*SIZES, 2 * SIZES[-1]):
-            for tau in (None, *(taus if labels in SIZES else ())):
+    for split in arguments.splits:
+        for labels in dict.fromkeys((*arguments.labels, 2 * arguments.labels[-1])):
+            yield Cell(labels, None, split)
+            for tau in arguments.tau if labels in arguments.labels else ():
                 yield Cell(labels, tau, split)
 
 
@@ -131,16 +136,15 @@ def _frames(data: Any, part: str) -> Frames:
     return Frames(structures, data[f"E_{part}"] * EV_PER_KCAL_PER_MOL, data[f"F_{part}"] * EV_PER_KCAL_PER_MOL)
 
 
-def _cheap(train: Frames, file: Path) -> Frames:
-    """GFN2-xTB labels of frames that never get an expensive one."""
-    structures = train.structures[NEVER_EXPENSIVE:][:CHEAP]
+def _xtb(structures: list[Structure], file: Path) -> Frames:
+    """GFN2-xTB labels, computed once."""
     if not file.exists():
         with LabelPool[int](1) as pool:
-            outcomes = pool.map([LabelRequest(each, TbliteLevel(), False) for each in structures])
+            outcomes = pool.map([LabelRequest(each, TbliteLevel()) for each in structures])
         labels = [outcome for outcome in outcomes if isinstance(outcome, Label)]
-        assert len(labels) == CHEAP, [outcome for outcome in outcomes if not isinstance(outcome, Label)]
+        assert len(labels) == len(structures), [outcome for outcome in outcomes if not isinstance(outcome, Label)]
         seconds = sum(label.cost_core_seconds for label in labels)
-        print(f"{CHEAP} cheap labels in {seconds:.1f} core-seconds", flush=True)
+        print(f"{len(labels)} GFN2-xTB labels in {seconds:.1f} core-seconds", flush=True)
         np.savez(file, energies=[label.energy for label in labels], forces=np.stack([label.forces for label in labels]))
     with np.load(file) as data:
         return Frames(structures, data["energies"], data["forces"])

@@ -18,8 +18,8 @@ def admit(campaign: Prepared, settings: Settings) -> Decision | None:
     Raises what `with_fixed_prior` raises, `ConfigChangedError`, `SchemaError`, and `CampaignBusyError` while another process
     runs it: here, before anything is started. (The flow holds the campaign again by itself.)
     """
+    config = with_fixed_prior(campaign.ref, campaign.config, campaign.start)
     with open_registry(campaign.ref, settings, create=True) as registry:
-        config = with_fixed_prior(registry, campaign.ref, campaign.config, campaign.start)
         record = registry.create_campaign(config, campaign.start)
         if record.stop is not None and record.config.stop == campaign.config.stop:
             return record.stop

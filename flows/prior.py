@@ -13,22 +13,30 @@ from alloop.structures.structure import Structure
 from flows.wiring import CampaignRef, open_registry
 
 
-def with_fixed_prior(
-    registry: Registry, ref: CampaignRef, config: CampaignConfig, start: Sequence[Structure]
-) -> CampaignConfig:
+def with_fixed_prior(ref: CampaignRef, config: CampaignConfig, start: Sequence[Structure]) -> CampaignConfig:
     """`config` with the id of the posterior that its prior is made from: the stored one where the campaign was started before,
     else the latest. So the id is part of the campaign's identity, and a source that goes on does not change its prior.
 
     Raises `NotFoundError` where there is no such registry, campaign or posterior, `InputError` where it is of another model.
     """
     prior = config.prior
-    if prior is None or prior.level is not None or prior.posterior is not None:
+    if prior is None or prior.level is not None:
         return config
-    before = next((each.config.prior for each in registry.campaigns() if each.name == config.name), None)
-    chosen = before.posterior if before is not None else None
-    if chosen is None:
+    before = _stored_prior(ref)
+    if before is not None and before.posterior is not None:
+        chosen = prior.posterior or before.posterior
+    else:
         chosen = usable_source(ref, config, start).posterior_id
     return config.model_copy(update={"prior": prior.model_copy(update={"posterior": chosen})})
+
+
+def _stored_prior(ref: CampaignRef) -> PriorConfig | None:
+    """Of the campaign as it was started before."""
+    try:
+        with open_registry(ref) as registry:
+            return next((each.config.prior for each in registry.campaigns() if each.name == ref.campaign), None)
+    except NotFoundError:
+        return None
 
 
 def usable_source(ref: CampaignRef, config: CampaignConfig, start: Sequence[Structure]) -> PosteriorRecord:
