@@ -105,7 +105,6 @@ class Chains:
         self.device = objective.device
         mine = prior or Prior(self.potential.layout.prior_mean(), config.prior_std)
         self.prior = replace(mine, mean=mine.mean.to(self.device))
-        self._width = self.prior.std if self.prior.informed else 1.0
         self.size = objective.n_structures
         self.minibatches = Minibatches(self.size, new, config.new_label_share)
         self.kernel = make_kernel(config, self.size)
@@ -213,14 +212,13 @@ class Chains:
         Without noise the prior would pull every weight that the labels leave free to zero, where no posterior sample ever is:
         in P dimensions |theta|^2 is close to P under N(0, I). A start drawn from the prior that climbs the likelihood alone
         keeps that norm. A prior that was learned is in the gradient: what the labels leave free stays where it was learned.
-        Its width is the unit of length: Adam moves every parameter by the learning rate, whatever the gradient is. A gradient
-        that is no number moves nothing.
+        A gradient that is no number moves nothing.
         """
         steps = running.step + 1
         first = torch.lerp(gradient, running.first_moment, ADAM_BETA1)
         second = ADAM_BETA2 * running.mass.second_moment + (1.0 - ADAM_BETA2) * gradient.square()
         denominator = (second / (1.0 - ADAM_BETA2**steps)).sqrt() + self.config.mass_floor
-        rate = self.schedule.learning_rate(running.step) * self._width / (1.0 - ADAM_BETA1**steps)
+        rate = self.schedule.learning_rate(running.step) / (1.0 - ADAM_BETA1**steps)
         moved = replace(running.state, parameters=running.state.parameters - rate * first / denominator)
         bad = ~moved.parameters.sum(1).isfinite()
         guard, state, took = judge(running.guard, running.state, moved, bad, step=running.step)
