@@ -210,7 +210,16 @@ def test_by_the_round_interrupted_and_killed_it_ends_as_if_nothing_had_happened(
     undisturbed: tuple[Path, str, str], server: dict[str, str], tmp_path: Path
 ) -> None:
     file = _written(tmp_path / "campaign")
+    assert "wait in the queue" in _run("round", file, server, "--no-label")[0]
+    assert _run("label", file, server, "--limit", "5")[0].startswith("5 labeled")
+    _written(tmp_path / "campaign", CAMPAIGN.replace("seed: 3", "seed: 77"))
+    changed = _start("label", file, server)
+    said = changed.communicate(timeout=60)[1]
+    assert changed.returncode == 5, said
+    assert "-> 77" in said
+    _written(tmp_path / "campaign")
     assert _run("round", file, server)[0].startswith("round 0:")
+    assert "0 labeled" in _run("label", file, server)[0]
     with _registry(file) as registry:
         assert registry.retraining_due("p4")
         assert registry.posterior("p4") is None
