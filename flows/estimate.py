@@ -13,6 +13,7 @@ from flows.wiring import Prepared
 from labelers.isolate import LabelPool
 
 SHORT_LABEL_SECONDS = 2.0
+MEASURED_SECONDS = 120.0  # a label that takes longer is not waited for
 UNITS = "positions in Å, energies in eV, forces in eV/Å"
 
 
@@ -89,7 +90,8 @@ def _measured(campaign: Prepared, settings: Settings, facts: dict[str, Any]) -> 
 
 def _one_label(structure: Structure, level: LevelOfTheory, settings: Settings) -> Any:
     """Computed as a campaign would."""
-    resources = Resources(threads=1, wall_seconds=settings.label_wall_seconds, memory_mib=settings.label_memory_mib)
+    patience = min(settings.label_wall_seconds, MEASURED_SECONDS)
+    resources = Resources(threads=1, wall_seconds=patience, memory_mib=settings.label_memory_mib)
     request = LabelRequest(structure, level, structure.is_periodic)
     with LabelPool[int](1, resources) as pool:
         (outcome,) = pool.map([request])

@@ -61,6 +61,13 @@ def _check(result: tuple[int, str], code: int, *parts: str) -> None:
 ROWS = {
     "unknown key": ({"more": "proposals: {bacth: 3}"}, 2, ("'proposals.bacth' is not one", "did you mean 'batch'?")),
     "value out of range": ({"more": "proposals: {batch: 1}"}, 2, ("proposals.batch", "greater than or equal to 2")),
+    "a key twice": ({"more": "seed: 1\nseed: 2"}, 2, ("'seed' twice",)),
+    "a list as a key": ({"more": "? [a, b]\n: 1"}, 2, ("in YAML", "line")),
+    "hidden layer of no width": ({"more": "model: {radial_hidden: [0]}"}, 2, ("model.radial_hidden.0",)),
+    "temperature below zero": ({"more": "initial: {temperatures_kelvin: [-5]}"}, 2, ("initial.temperatures_kelvin.0",)),
+    "cap below the first labels": ({"more": "stop: {max_labels: 5}"}, 2, ("stop.max_labels of 30 or more",)),
+    "more charge than an integer holds": ({"system": ", total_charge: 99999999999999999999"}, 2, ("system.total_charge",)),
+    "more electrons than atoms hold": ({"system": ", total_charge: -1000"}, 2, ("a total_charge that atoms can hold",)),
     "no structure file": ({"xyz": None}, 2, ("there is no file", "water.xyz")),
     "charge and spin": ({"system": ", spin_multiplicity: 2"}, 2, ("leaves 10 electrons", "use a multiplicity of 1, 3")),
     "not a number": ({"xyz": WATER.replace("0.93", "nan")}, 2, ("finite coordinates", "atoms [2]")),
@@ -77,6 +84,16 @@ ROWS = {
     "prior from its own level": ({"more": "prior: {from: scripted}"}, 2, ("the level of theory of the labeler itself",)),
     "prior of no width": ({"more": "prior: {from: xtb, tau: 0}"}, 2, ("prior.tau", "greater than 0")),
     "prior with an unknown key": ({"more": "prior: {from: xtb, sigma: 1}"}, 2, ("'prior.sigma' is not one", "from")),
+    "prior beside a baseline": (
+        {"more": "prior: {from: xtb}\nposterior: {method: ensemble}"},
+        2,
+        ("posterior.method ensemble has no prior to learn",),
+    ),
+    "new labels beside a baseline": (
+        {"more": "posterior: {method: ensemble, new_label_share: 0.4}"},
+        2,
+        ("no options of the sampler", "new_label_share: 0.4"),
+    ),
     "labels of a prior that needs none": ({"more": "prior: {from: other, labels: 9}"}, 2, ("`labels` goes with a level",)),
 }
 
