@@ -159,6 +159,9 @@ class PriorConfig(Section):
     labels: int | None = Field(
         default=None, ge=8, description="cheap labels, of thermal structures of their own; the initial ones if left out"
     )
+    warmup_steps: int | None = Field(
+        default=None, ge=1, description="of the posterior on cheap labels; that of `posterior` if left out"
+    )
     tau: float = Field(default=0.2, gt=0, description="standard deviation of every parameter around its centre")
     centre: Literal["each", "best"] = Field(
         default="each", description="each: a chain keeps to a sample of its own; best: all to the one of highest log posterior"
@@ -166,8 +169,9 @@ class PriorConfig(Section):
 
     @model_validator(mode="after")
     def _one_kind_of_source(self) -> "PriorConfig":
-        if self.level is None and self.labels is not None:
-            raise ValueError(f"`labels` goes with a level of theory in `from`, one of {', '.join(SHORT_NAMES)}")
+        own = [name for name in ("labels", "warmup_steps") if getattr(self, name) is not None]
+        if self.level is None and own:
+            raise ValueError(f"`{own[0]}` goes with a level of theory in `from`, one of {', '.join(SHORT_NAMES)}")
         if self.level is not None and self.posterior is not None:
             raise ValueError("`posterior` goes with a campaign in `from`")
         return self

@@ -267,7 +267,9 @@ def test_a_raised_cap_goes_on_as_if_it_had_been_there_from_the_start(
     assert second.stop is not None
 
 
-CHEAP_FIRST = CAMPAIGN.replace("max_rounds: 2", "max_rounds: 1") + "prior: {from: xtb, labels: 8, tau: 0.3}\n"
+CHEAP_FIRST = (
+    CAMPAIGN.replace("max_rounds: 2", "max_rounds: 1") + "prior: {from: xtb, labels: 8, warmup_steps: 160, tau: 0.3}\n"
+)
 
 
 def test_a_prior_of_cheap_labels_is_learned_first_and_survives_a_kill(server: dict[str, str], tmp_path: Path) -> None:
