@@ -130,8 +130,7 @@ class PosteriorConfig(Section):
 
     @model_validator(mode="after")
     def _only_the_sampler_has_a_kernel(self) -> Self:
-        wanted = {"kernel": "sghmc", "step_schedule": "constant", "subtract_gradient_noise": False}
-        wanted |= {"new_label_share": 0.0}
+        wanted = {"kernel": "sghmc", "step_schedule": "constant", "subtract_gradient_noise": False, "new_label_share": 0.0}
         other = {name: getattr(self, name) for name, default in wanted.items() if getattr(self, name) != default}
         if self.method != "sghmc" and other:
             raise ConfigError(

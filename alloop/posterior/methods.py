@@ -30,8 +30,8 @@ class Task:
     """The `members` (their indices) to make in one tensor program, from the labels `labeled` that may be trained on.
 
     `seed` and `round` name the random streams; `start` [k, P] are the members' parameters of an earlier round, or None. Tensors
-    live on `device`, and so do the streams that minibatches are drawn from. For the sampler alone: a `prior` that was learned,
-    else it is N(0, I); and the indices of `new` labels, which have a share of their own.
+    live on `device`, and so do the streams that minibatches are drawn from. For chains: a `prior` that was learned, or None for
+    N(0, I), and which labels, by index, are `new` and have a share of each minibatch.
     """
 
     potential: Potential

@@ -146,7 +146,7 @@ def sampler(data: ReportData) -> str:
     return (
         f"{posterior.samples} posterior samples, one from each independent chain. R-hat compares the chains (1 where they"
         f" agree); the kinetic temperature is {posterior.temperature:g} where the step is small enough, which does not say that"
-        " a chain has arrived."
+        f" a chain has arrived. Prior: {prior(data)}."
     )
 
 
