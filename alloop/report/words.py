@@ -1,8 +1,6 @@
 """The report in words: what was learned, what it cost, why it stopped, what to do next."""
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
 
 from ase.formula import Formula
 from ase.symbols import Symbols
@@ -115,8 +113,11 @@ def costs(data: ReportData) -> str:
     return f"{text} {plural(failed, 'label')} failed." if failed else f"{text} No label failed."
 
 
-def prior(given: Mapping[str, Any]) -> str:
-    """Where a prior was learned, from its provenance."""
+def prior(data: ReportData) -> str:
+    """What was believed of the weights before the labels, and where that was learned."""
+    if data.prior is None:
+        return f"N(0, {data.config.posterior.prior_std:g}² I)"
+    given = data.prior
     around = "a sample of its own for each chain" if given["centre"] == "each" else "one sample for all chains"
     where = f"{given['from']}, round {given['round']}, {given['labels']} training labels of {given['level_of_theory']}"
     return f"N(theta, {given['tau']:g}² I) around {around}: posterior {given['posterior'][:12]} of {where}"
