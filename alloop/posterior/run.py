@@ -96,20 +96,26 @@ class _Group:
     def run(self, progress: Callable[[int], None]) -> tuple[Any, float]:
         """The draws and the core-seconds they took."""
         cpu = time.process_time()
-        prior, new = self.job.prior, self._new()
         identity = digest_json(
             {
                 "job": [self.job.model.model_dump(mode="json"), self.job.posterior.model_dump(mode="json")],
                 "stream": [self.job.seed, self.job.round, *self.members],
                 "training_set": self.training_set.digest,
-                "prior": None if prior is None else prior.digest,
-                "new": list(new),
+                "prior": self.job.prior and self.job.prior.digest,
+                "new": list(self._new()),
             }
         )
         keeping = Keeping(self.checkpoint, identity, CHECKPOINT_SECONDS, progress)
         with one_thread():
             draws = METHODS[self.job.posterior.method].run(self._task(), keeping)
         return draws, time.process_time() - cpu
+
+    def _new(self) -> tuple[int, ...]:
+        """Indices of the labels that the samples started from have not seen, where those have a share of their own."""
+        start = self.job.start
+        if start is None or not start.seen or not self.job.posterior.new_label_share:
+            return ()
+        return tuple(index for index, item in enumerate(self.training_set.train) if item.label_id not in start.seen)
 
     def _task(self) -> Task:
         start, prior, parameters = self.job.start, self.job.prior, None
@@ -128,13 +134,6 @@ class _Group:
             prior=None if prior is None else prior.around(self.members, parameters),
             new=self._new(),
         )
-
-    def _new(self) -> tuple[int, ...]:
-        """Indices of the labels that the samples started from have not seen, where those have a share of their own."""
-        start = self.job.start
-        if start is None or not start.seen or not self.job.posterior.new_label_share:
-            return ()
-        return tuple(index for index, item in enumerate(self.training_set.train) if item.label_id not in start.seen)
 
 
 def sample_posterior(

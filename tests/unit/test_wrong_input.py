@@ -89,6 +89,16 @@ ROWS = {
     "prior from its own level": ({"more": "prior: {from: scripted}"}, 2, ("the level of theory of the labeler itself",)),
     "prior of no width": ({"more": "prior: {from: xtb, tau: 0}"}, 2, ("prior.tau", "greater than 0")),
     "prior with an unknown key": ({"more": "prior: {from: xtb, sigma: 1}"}, 2, ("'prior.sigma' is not one", "from")),
+    "prior beside a baseline": (
+        {"more": "prior: {from: xtb}\nposterior: {method: ensemble}"},
+        2,
+        ("posterior.method ensemble has no prior to learn",),
+    ),
+    "new labels beside a baseline": (
+        {"more": "posterior: {method: ensemble, new_label_share: 0.4}"},
+        2,
+        ("no options of the sampler", "new_label_share: 0.4"),
+    ),
     "labels of a prior that needs none": ({"more": "prior: {from: other, labels: 9}"}, 2, ("`labels` goes with a level",)),
 }
 
