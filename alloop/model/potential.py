@@ -182,7 +182,7 @@ class Potential:
         flat = positions.reshape(chains * atoms, 3)
         neighbors = Gather.apply(flat, senders, back).view(chains, atoms, width, 3)
         vectors = neighbors - positions.unsqueeze(2)
-        if bool(batch.shifts.any()):
+        if batch.periodic:
             index = batch.structure_index.expand(chains, -1)[:, :, None, None].expand(-1, -1, 3, 3)
             vectors = vectors + torch.einsum("gadx,gaxy->gady", batch.shifts.expand(chains, -1, -1, -1), cells.gather(1, index))
         mask = batch.mask.unsqueeze(-1)
