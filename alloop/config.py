@@ -6,10 +6,10 @@ known one; units are in the names.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from alloop.digests import digest_json
 from alloop.errors import ConfigError, nearest
@@ -54,6 +54,19 @@ class ModelConfig(Section):
     learn_energy_noise: bool = Field(default=False, description="false: the energy noise stays at its start")
     energy_noise_ev_per_atom: float = Field(default=0.01, gt=0, description="energy noise at zero head output, and if fixed")
     force_noise_ev_per_angstrom: float = Field(default=0.3, gt=0, description="force noise at zero head output")
+    force_noise: Literal["isotropic", "covariance"] = Field(
+        default="isotropic", description="covariance: a 3x3 matrix for each atom, which turns with it; needs `l_max` 2 or more"
+    )
+
+    @model_validator(mode="after")
+    def _covariance_has_its_degree(self) -> Self:
+        if self.force_noise == "covariance" and self.l_max < 2:
+            raise ConfigError(
+                "model.l_max of 2 or 3 for `force_noise: covariance`, which is made of l = 2 features",
+                f"l_max: {self.l_max}",
+                "raise `l_max`, or set `force_noise: isotropic`",
+            )
+        return self
 
 
 class PosteriorConfig(Section):

@@ -13,7 +13,8 @@ AlloopError                     exit code
 │   ├── NotFoundError               no such campaign, structure, training set, ...
 │   └── StaleLeaseError             the lease was lost to somebody else
 ├── CampaignBusyError           6   somebody else is running this campaign
-└── CorruptFileError            7   a stored file does not match its digest
+├── CorruptFileError            7   a stored file does not match its digest
+└── MachineError                8   no memory, or no device, for what was asked
 """
 
 import difflib
@@ -87,6 +88,10 @@ class CampaignBusyError(AlloopError):
 
 class CorruptFileError(AlloopError):
     exit_code = 7
+
+
+class MachineError(AlloopError):
+    exit_code = 8
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

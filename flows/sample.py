@@ -42,6 +42,7 @@ def draw(registry: Registry, ref: CampaignRef, round: int, settings: Settings) -
             processes=settings.sampler_processes,
             checkpoints=Path(ref.files) / "checkpoints",
             progress=heard,
+            device=settings.device,
         )
         meter.core_seconds = draws.core_seconds
         health = draws.health

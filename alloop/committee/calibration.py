@@ -28,7 +28,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import stats
 
-from alloop.committee.evaluation import Array, EvaluationArrays
+from alloop.committee.evaluation import Array, EvaluationArrays, by_component
 from alloop.committee.metrics import gaussian_multiplier
 from alloop.errors import InputError
 
@@ -66,8 +66,8 @@ class CalibrationMap(BaseModel):
         )
 
     def calibrated_force_sigma(self, aleatoric_var: Array, epistemic_var: Array) -> Array:
-        """Total standard deviation [A, 3] in eV/Å from variances [A] (one an atom) and [A, 3]."""
-        return self.force_scale * np.sqrt(np.asarray(aleatoric_var)[..., None] + epistemic_var)
+        """Total standard deviation [A, 3] in eV/Å from variances [A] (one an atom) or [A, 3], and [A, 3]."""
+        return self.force_scale * np.sqrt(by_component(np.asarray(aleatoric_var)) + epistemic_var)
 
     def calibrated_epistemic_force_sigma(self, epistemic_var: Array) -> Array:
         """What labels can still teach: s sqrt(epistemic variance) [A, 3], eV/Å."""

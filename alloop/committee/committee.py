@@ -26,8 +26,10 @@ class CommitteePrediction:
     """One entry a structure; variances before calibration (method 3.1).
 
     `energy` [S] eV; `forces` each [A, 3] eV/Å; `energy_aleatoric_var`, `energy_epistemic_var` [S] eV^2; `force_aleatoric_var`
-    each [A], `force_epistemic_var` each [A, 3], (eV/Å)^2; `stress` each [3, 3] eV/Å^3, or None where not asked for;
-    `member_energies` [K, S]; `member_forces` each [K, A, 3]; `features` [S, F]: what the members see, summed by species.
+    each [A], or [A, 3] where the noise is a covariance, `force_epistemic_var` each [A, 3], (eV/Å)^2;
+    `force_aleatoric_covariance` each [A, 3, 3], or None where the noise is isotropic; `stress` each [3, 3] eV/Å^3, or None if
+    not asked for; `member_energies` [K, S]; `member_forces` each [K, A, 3]; `features` [S, F]: what the members see, summed by
+    species.
     """
 
     energy: Array
@@ -36,6 +38,7 @@ class CommitteePrediction:
     energy_epistemic_var: Array
     force_aleatoric_var: list[Array]
     force_epistemic_var: list[Array]
+    force_aleatoric_covariance: list[Array] | None
     stress: list[Array] | None
     member_energies: Array
     member_forces: list[Array]
@@ -45,6 +48,17 @@ class CommitteePrediction:
     def force_sigma(self) -> Array:
         """Uncalibrated epistemic force sigma of each structure [S]: root mean square over components, eV/Å."""
         return np.sqrt([variance.mean() for variance in self.force_epistemic_var])
+
+    @property
+    def force_covariance(self) -> list[Array]:
+        """Of the moment-matched Gaussian of each atom's force, aleatoric and epistemic: each [A, 3, 3], (eV/Å)^2."""
+        noise = self.force_aleatoric_covariance
+        if noise is None:
+            noise = [variance[:, None, None] * np.eye(3) for variance in self.force_aleatoric_var]
+        deviations = [members - members.mean(0) for members in self.member_forces]
+        return [
+            own + np.einsum("kai,kaj->aij", each, each) / (len(each) - 1) for own, each in zip(noise, deviations, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -84,7 +98,11 @@ class Committee:
         assert predicted.forces is not None
         sizes = [structure.n_atoms for structure in structures]
         forces = predicted.forces.double().cpu().numpy()
-        noise = predicted.log_variance_forces.double().exp().mean(0).cpu().numpy()
+        covariance = None if predicted.force_covariance is None else predicted.force_covariance.double().mean(0).cpu().numpy()
+        if covariance is None:
+            noise = predicted.log_variance_forces.double().exp().mean(0).cpu().numpy()
+        else:
+            noise = np.diagonal(covariance, axis1=1, axis2=2)
         borders = np.cumsum(sizes)[:-1]
         members = np.split(forces, borders, axis=1)
         energies = predicted.energy.cpu().numpy()
@@ -95,6 +113,7 @@ class Committee:
             energy_epistemic_var=energies.var(0, ddof=1),
             force_aleatoric_var=np.split(noise, borders),
             force_epistemic_var=[each.var(0, ddof=1) for each in members],
+            force_aleatoric_covariance=None if covariance is None else np.split(covariance, borders),
             stress=None if predicted.stress is None else list(predicted.stress.double().mean(0).cpu().numpy()),
             member_energies=energies,
             member_forces=members,
@@ -135,6 +154,7 @@ def _joined(parts: list[CommitteePrediction]) -> CommitteePrediction:
         energy_epistemic_var=rows("energy_epistemic_var"),
         force_aleatoric_var=each("force_aleatoric_var"),
         force_epistemic_var=each("force_epistemic_var"),
+        force_aleatoric_covariance=None if parts[0].force_aleatoric_covariance is None else each("force_aleatoric_covariance"),
         stress=None if parts[0].stress is None else each("stress"),
         member_energies=np.concatenate([part.member_energies for part in parts], axis=1),
         member_forces=each("member_forces"),

@@ -48,8 +48,8 @@ class EvaluationArrays:
     """S frames with N atoms in all, before calibration. Energies in eV, forces in eV/Å, variances in their squares.
 
     `structure_ids` [S]; `atoms` [S], how many each frame has; `numbers` [N]; energies and their variances [S]; forces and their
-    epistemic variance [N, 3]; aleatoric force variance [N], one value an atom. Stored as read-only copies. Raises `InputError`
-    where lengths do not fit or a number is not finite.
+    epistemic variance [N, 3]; aleatoric force variance [N], one value an atom, or [N, 3]. Stored as read-only copies. Raises
+    `InputError` where lengths do not fit or a number is not finite.
     """
 
     structure_ids: NDArray[np.str_]
@@ -68,7 +68,7 @@ class EvaluationArrays:
         frames, total = len(self.atoms), int(np.sum(self.atoms))
         for item in fields(self):
             value = np.array(getattr(self, item.name), dtype=_DTYPES.get(item.name, np.dtype("<f8")))
-            shape = _shape(item.name, frames, total)
+            shape = _shape(item.name, frames, total, value.ndim)
             if value.shape != shape:
                 raise InputError(f"{item.name} of shape {shape}", f"{value.shape}", "give one value a frame, atom or component")
             if value.dtype.kind == "f" and not np.isfinite(value).all():
@@ -113,7 +113,7 @@ class EvaluationArrays:
     @property
     def force_sigmas(self) -> Array:
         """Total uncalibrated standard deviation [N, 3]: sqrt(aleatoric + epistemic variance)."""
-        return np.sqrt(self.force_aleatoric_var[:, None] + self.force_epistemic_var)
+        return np.sqrt(by_component(self.force_aleatoric_var) + self.force_epistemic_var)
 
     @property
     def energy_sigmas(self) -> Array:
@@ -125,8 +125,13 @@ class EvaluationArrays:
         return np.split(per_component, np.cumsum(self.atoms)[:-1])
 
 
-def _shape(name: str, frames: int, total: int) -> tuple[int, ...]:
-    if name in ("numbers", "force_aleatoric_var"):
+def by_component(aleatoric_var: Array) -> Array:
+    """Aleatoric force variances that add to [A, 3]: those of isotropic noise are one an atom, [A] -> [A, 1]."""
+    return aleatoric_var if aleatoric_var.ndim == 2 else aleatoric_var[..., None]
+
+
+def _shape(name: str, frames: int, total: int, dimensions: int) -> tuple[int, ...]:
+    if name == "numbers" or (name == "force_aleatoric_var" and dimensions != 2):
         return (total,)
     return (total, 3) if name.startswith("force") else (frames,)
 

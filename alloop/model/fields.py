@@ -114,7 +114,8 @@ class ParameterLayout:
 
     def initial(self, chains: int, *, generators: list[torch.Generator], dtype: torch.dtype = torch.float32) -> Tensor:
         """A draw from the prior for each chain [K, P], except the entries that start at zero or at their prior mean."""
-        drawn = torch.stack([torch.randn(self.size, generator=generators[chain]) for chain in range(chains)]).to(dtype)
+        rows = [torch.randn(self.size, generator=each, device=each.device) for each in generators[:chains]]
+        drawn = torch.stack(rows).to(dtype)
         for entry in self.entries.values():
             block = slice(entry.offset, entry.offset + entry.size)
             if entry.zero_start:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from alloop.model.covariance import whitened
 from alloop.model.potential import Raw
 from alloop.structures.batch import StructureBatch
 
@@ -20,10 +21,16 @@ class Targets:
 
 
 def log_likelihood(raw: Raw, targets: Targets, batch: StructureBatch) -> Tensor:
-    """sum over structures of log N(E; mu_E, sigma_E^2) + sum over atoms, components of log N(F; mu_F, sigma_F^2); [K]."""
+    """sum over structures of log N(E; mu_E, sigma_E^2) + sum over atoms of log N(F; mu_F, Sigma_F); [K].
+
+    Sigma_F = sigma_F^2 exp(T) has log det 6 log sigma_F: without T, three components of one sigma.
+    """
     assert raw.forces is not None
     energy_z = (targets.energy - raw.energy) * (-raw.log_sigma_energy).exp()
     energy_terms = -0.5 * (energy_z.square() + LOG_2PI) - raw.log_sigma_energy
-    squares = (targets.forces - raw.forces).square().sum(-1)
+    residuals = targets.forces - raw.forces
+    if raw.log_shape_force is not None:
+        residuals = whitened(residuals, raw.log_shape_force)
+    squares = residuals.square().sum(-1)
     force_terms = -0.5 * (squares * (-2.0 * raw.log_sigma_force).exp() + 3.0 * LOG_2PI) - 3.0 * raw.log_sigma_force
     return (energy_terms * batch.structure_mask).sum(1) + (force_terms * batch.atom_mask).sum(1)

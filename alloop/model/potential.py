@@ -1,6 +1,6 @@
 """`Potential`: stochastic NequIP (Rensmeyer et al. 2024) with K posterior samples as an axis."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from alloop.config import ModelConfig
-from alloop.model.fields import ParameterLayout, Path, hidden_irreps, scalar
-from alloop.model.interaction import SILU_SCALE, Edges, Gather, Interaction, Views, clebsch_gordan, linear
+from alloop.model.covariance import log_shape, shape_matrix
+from alloop.model.fields import Irrep, ParameterLayout, Path, hidden_irreps, scalar
+from alloop.model.interaction import SILU_SCALE, Edges, Features, Gather, Interaction, Views, clebsch_gordan, linear
 from alloop.model.radial import bessel_basis, polynomial_cutoff
 from alloop.model.reference_energies import Scaling
 from alloop.structures.batch import StructureBatch
@@ -22,7 +23,8 @@ class Raw:
     """Network output in normalised units (method 1.4).
 
     `energy` [K, S] of the atoms' interaction; `forces` [K, A, 3] or None; `stress` [K, S, 3, 3] = (dE/d strain) / volume;
-    `log_sigma_energy` [K, S]; `log_sigma_force` [K, A]; `features` [K, A, C]: final invariant features.
+    `log_sigma_energy` [K, S]; `log_sigma_force` [K, A]; `log_shape_force` [K, A, 3, 3]: T in log Sigma = 2 log sigma I + T, or
+    None where the noise is isotropic; `features` [K, A, C]: final invariant features.
     """
 
     energy: Tensor
@@ -30,18 +32,24 @@ class Raw:
     stress: Tensor | None
     log_sigma_energy: Tensor
     log_sigma_force: Tensor
+    log_shape_force: Tensor | None
     features: Tensor
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The same in physical units: eV (float64, with reference energies), eV/Å, eV/Å^3, and log variances of eV and eV/Å."""
+    """The same in physical units: eV (float64, with reference energies), eV/Å, eV/Å^3, and log variances of eV and eV/Å.
+
+    `force_covariance` [K, A, 3, 3] in (eV/Å)^2, or None where the noise is isotropic; `log_variance_forces` [K, A] is then the
+    log of its mean over the three components.
+    """
 
     energy: Tensor
     forces: Tensor | None
     stress: Tensor | None
     log_variance_energy: Tensor
     log_variance_forces: Tensor
+    force_covariance: Tensor | None
     features: Tensor
 
 
@@ -51,6 +59,7 @@ class Potential:
     def __init__(self, config: ModelConfig, scaling: Scaling) -> None:
         self.config, self.scaling = config, scaling
         self._scalar = scalar(config.parity)
+        self._shape = Irrep(2, self._scalar.parity)
         self.layout = ParameterLayout()
         self.layout.add("embedding", len(scaling.species), config.channels)
         self.layers = self._make_layers()
@@ -70,18 +79,21 @@ class Potential:
             for depth, (fan_in, width) in enumerate(pairwise(widths)):
                 self.layout.add(f"{head}.weight.{depth}", fan_in, width, zero_start=depth == len(widths) - 2)
                 self.layout.add(f"{head}.bias.{depth}", width, zero_start=True)
+        if config.force_noise == "covariance":
+            self.layout.add("noise_shape", config.channels, 1, zero_start=True)
 
     @property
     def n_parameters(self) -> int:
         return self.layout.size
 
     def _make_layers(self) -> list[Interaction]:
-        """The first layer reads scalars only, the last one writes scalars only."""
+        """The first layer reads scalars only; the last one writes scalars only, and what the force covariance is made of."""
         config = self.config
         hidden = hidden_irreps(config.l_max, config.parity)
+        last = (self._scalar,) if config.force_noise == "isotropic" else (self._scalar, self._shape)
         inputs, layers = (self._scalar,), []
         for index in range(config.layers):
-            wanted = (self._scalar,) if index == config.layers - 1 else hidden
+            wanted = last if index == config.layers - 1 else hidden
             layer = Interaction(f"layer{index}", inputs, wanted, l_max=config.l_max, parity=config.parity)
             layers.append(layer)
             inputs = layer.outputs
@@ -114,12 +126,17 @@ class Potential:
         scale = self.scaling.energy_scale
         reference = self.scaling.reference_energy(batch)
         noise_shift = 2.0 * float(torch.log(torch.tensor(scale)))
+        log_variance_forces, covariance = 2.0 * raw.log_sigma_force + noise_shift, None
+        if raw.log_shape_force is not None:
+            covariance = shape_matrix(raw.log_shape_force) * log_variance_forces.exp()[..., None, None]
+            log_variance_forces = covariance.diagonal(dim1=-2, dim2=-1).mean(-1).log()
         return Prediction(
             energy=raw.energy.double() * scale + reference,
             forces=None if raw.forces is None else raw.forces * scale,
             stress=None if raw.stress is None else raw.stress * scale,
             log_variance_energy=2.0 * raw.log_sigma_energy + noise_shift,
-            log_variance_forces=2.0 * raw.log_sigma_force + noise_shift,
+            log_variance_forces=log_variance_forces,
+            force_covariance=covariance,
             features=raw.features,
         )
 
@@ -143,8 +160,9 @@ class Potential:
             moved = positions
             if stress:
                 moved, cells, strain = _strained(positions, cells, batch)
-            features = self._features(parameters, batch, moved, cells)
             views = self.layout.views(parameters)
+            outputs = self._outputs(views, batch, moved, cells)
+            features = outputs[self._scalar].squeeze(2)
             energy = self._energy(views, features, batch)
             log_sigma_energy, log_sigma_force = self._noise(views, features, batch)
             gradients: list[Tensor] = []
@@ -158,21 +176,21 @@ class Potential:
             stress=None if volume is None else gradients[1] / volume,
             log_sigma_energy=log_sigma_energy,
             log_sigma_force=log_sigma_force,
+            log_shape_force=self._log_shape(views, outputs),
             features=features,
         )
         return raw if differentiable else _detached(raw)
 
-    def _features(self, parameters: Tensor, batch: StructureBatch, positions: Tensor, cells: Tensor) -> Tensor:
-        """Final invariant features [K, A, C]."""
-        views = self.layout.views(parameters)
+    def _outputs(self, views: Views, batch: StructureBatch, positions: Tensor, cells: Tensor) -> Features:
+        """Features of the last layer, each [K, A, 2 l + 1, C]."""
         edges = self._edges(batch, positions, cells)
         species = self.scaling.one_hot(batch, positions.dtype)
-        chains, neighbor_scale = parameters.shape[0], self.scaling.average_neighbors**-0.5
-        embedded = torch.bmm(species.expand(chains, -1, -1), views["embedding"])
+        embedding, neighbor_scale = views["embedding"], self.scaling.average_neighbors**-0.5
+        embedded = torch.bmm(species.expand(len(embedding), -1, -1), embedding)
         features = {self._scalar: embedded.unsqueeze(2)}
         for layer in self.layers:
             features = layer(views, features, species, edges, neighbor_scale)
-        return features[self._scalar].squeeze(2)
+        return features
 
     def _edges(self, batch: StructureBatch, positions: Tensor, cells: Tensor) -> Edges:
         chains, atoms, width = positions.shape[0], batch.n_atoms, batch.width
@@ -233,6 +251,12 @@ class Potential:
         log_sigma_force = (log_base + self._head("noise_force", views, features)).clamp(low, high)
         return log_sigma_energy, log_sigma_force
 
+    def _log_shape(self, views: Views, outputs: Features) -> Tensor | None:
+        """T [K, A, 3, 3], linear in the l = 2 outputs up to its bound; None where the noise is isotropic."""
+        if self.config.force_noise == "isotropic":
+            return None
+        return log_shape(linear(outputs[self._shape], views["noise_shape"]).squeeze(3))
+
     def _head(self, name: str, views: Views, features: Tensor) -> Tensor:
         """A small network per atom with the fan-in rule; [K, A]."""
         hidden = features.unsqueeze(2)
@@ -270,11 +294,4 @@ def _strained(positions: Tensor, cells: Tensor, batch: StructureBatch) -> tuple[
 
 
 def _detached(raw: Raw) -> Raw:
-    return Raw(
-        energy=raw.energy.detach(),
-        forces=None if raw.forces is None else raw.forces.detach(),
-        stress=None if raw.stress is None else raw.stress.detach(),
-        log_sigma_energy=raw.log_sigma_energy.detach(),
-        log_sigma_force=raw.log_sigma_force.detach(),
-        features=raw.features.detach(),
-    )
+    return replace(raw, **{name: value.detach() for name, value in vars(raw).items() if value is not None})

@@ -1,7 +1,7 @@
 """K independent chains: warm-up, learning the mass, sampling; resumable at any moment, bit for bit on a CPU."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,33 +92,45 @@ class Chains:
         self.objective, self.config, self.indices = objective, config, indices
         self.potential: Potential = objective.potential
         self.schedule = Schedule(config)
-        self.prior = Prior(self.potential.layout.prior_mean(), config.prior_std)
+        self.device = objective.device
+        self.prior = Prior(self.potential.layout.prior_mean().to(self.device), config.prior_std)
         self.size = objective.n_structures
         self.kernel = make_kernel(config, self.size)
         self.adaptation = AmsgradMass(config.second_moment_decay, config.mass_floor)
-        self.generators = [torch.Generator().manual_seed(stream_seed(seed, "chain", round, chain)) for chain in indices]
         self._stream = (seed, round)
-        self.probe = torch.arange(min(PROBED_STRUCTURES, self.size)).expand(len(indices), -1)
+        self.generators = [self._generator("chain", chain) for chain in indices]
+        self.probe = torch.arange(min(PROBED_STRUCTURES, self.size), device=self.device).expand(len(indices), -1)
+
+    def _generator(self, role: str, *index: int) -> torch.Generator:
+        """The stream of a role; other streams on another device."""
+        seed, round = self._stream
+        return torch.Generator(self.device).manual_seed(stream_seed(seed, role, round, *index))
+
+    def _minibatch(self, step: int, generators: Sequence[torch.Generator]) -> Tensor:
+        """Indices [k, B], drawn without replacement, of each chain by its generator."""
+        batch = self.schedule.batch_size(step, self.size)
+        return torch.stack([torch.randperm(self.size, generator=each, device=self.device)[:batch] for each in generators])
 
     def start(self, parameters: Tensor | None) -> Running:
         """From given `parameters` [k, P], or from the prior."""
         if parameters is None:
             parameters = self.potential.layout.initial(len(self.indices), generators=self.generators)
-        chains = len(self.indices)
+        parameters, chains = parameters.to(self.device), len(self.indices)
+        none = torch.zeros(chains, dtype=torch.float64, device=self.device)
         return Running(
             step=0,
             state=at_rest(parameters),
             mass=self.adaptation.start(parameters),
             guard=start_guard(parameters),
             first_moment=torch.zeros_like(parameters),
-            step_size=torch.full((chains, 1), self.schedule.first_step_size, dtype=torch.float64),
-            noise=torch.zeros(chains, dtype=torch.float64),
-            stiffness=torch.zeros(chains, dtype=torch.float64),
+            step_size=(none + self.schedule.first_step_size)[:, None],
+            noise=none,
+            stiffness=none,
             gradient_variance=parameters.new_zeros(chains, 0),
             kinetic_sum=torch.zeros_like(parameters),
-            kinetic_steps=torch.zeros(chains, dtype=torch.float64),
-            log_posterior=torch.zeros(chains, 0, dtype=torch.float64),
-            forces=torch.zeros(chains, 0, 0),
+            kinetic_steps=none,
+            log_posterior=none[:, None][:, :0],
+            forces=parameters.new_zeros(chains, 0, 0),
         )
 
     def advance(self, running: Running) -> Running:
@@ -161,21 +173,15 @@ class Chains:
 
     def _likelihood_gradient(self, parameters: Tensor, step: int) -> Tensor:
         """Of -log likelihood / |D| on a minibatch of its own for each chain."""
-        batch = self.schedule.batch_size(step, self.size)
-        picks = [torch.randperm(self.size, generator=generator)[:batch] for generator in self.generators]
-        return self.objective.gradient(parameters, torch.stack(picks))[0]
+        return self.objective.gradient(parameters, self._minibatch(step, self.generators))[0]
 
     def _measured(self, running: Running) -> Running:
         """Gradient noise and stiffness where sampling starts, and the step size where it follows from them. The minibatches
         come from streams of their own: measuring moves no chain."""
 
-        seed, round = self._stream
-        batch = self.schedule.batch_size(running.step, self.size)
-
         def gradient(parameters: Tensor, minibatch: int) -> Tensor:
-            seeds = [stream_seed(seed, "step size", round, chain, minibatch) for chain in self.indices]
-            picks = [torch.randperm(self.size, generator=torch.Generator().manual_seed(each))[:batch] for each in seeds]
-            likelihood = self.objective.gradient(parameters, torch.stack(picks))[0]
+            generators = [self._generator("step size", chain, minibatch) for chain in self.indices]
+            likelihood = self.objective.gradient(parameters, self._minibatch(running.step, generators))[0]
             return likelihood + self.prior.negative_gradient(parameters) / self.size
 
         found = measure(gradient, running.state.parameters, running.mass.mass, self.size)
@@ -231,16 +237,16 @@ class Chains:
             for name, blocks in self.potential.layout.groups()
         }
         return ChainDraws(
-            parameters=running.state.parameters.numpy(),
-            log_posterior=running.log_posterior.numpy(),
-            forces=running.forces.numpy(),
-            kinetic=kinetic.mean(1).numpy(),
+            parameters=running.state.parameters.cpu().numpy(),
+            log_posterior=running.log_posterior.cpu().numpy(),
+            forces=running.forces.cpu().numpy(),
+            kinetic=kinetic.mean(1).cpu().numpy(),
             kinetic_by_group=groups,
-            noise=running.noise.numpy(),
-            stiffness=running.stiffness.numpy(),
-            step_size=(running.step_size * running.guard.slowdown)[:, 0].numpy(),
-            rejected=running.guard.rejected.numpy(),
-            quarantined=running.guard.quarantined.numpy(),
+            noise=running.noise.cpu().numpy(),
+            stiffness=running.stiffness.cpu().numpy(),
+            step_size=(running.step_size * running.guard.slowdown)[:, 0].cpu().numpy(),
+            rejected=running.guard.rejected.cpu().numpy(),
+            quarantined=running.guard.quarantined.cpu().numpy(),
             gradient_evaluations=(self.schedule.total + GRADIENTS) * len(self.indices),
         )
 
@@ -261,7 +267,7 @@ class Chains:
         parts: dict[str, dict[str, Any]] = {}
         for name, value in tensors.items():
             part, field = name.split(".")
-            parts.setdefault(part, {})[field] = value
+            parts.setdefault(part, {})[field] = value if part == "generator" else value.to(self.device)
         for index, generator in enumerate(self.generators):
             generator.set_state(parts["generator"][str(index)])
         return Running(

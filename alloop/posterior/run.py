@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from alloop.config import ModelConfig, PosteriorConfig
+from alloop.device import resolve_device
 from alloop.digests import digest_json
 from alloop.errors import AlloopError
 from alloop.model.potential import Potential
@@ -80,11 +81,14 @@ class _Group:
     scaling: Scaling
     chains: tuple[int, ...]
     checkpoint: Path
+    device: str
 
     def run(self, progress: Callable[[int], None]) -> tuple[ChainDraws, float]:
         """The draws and the core-seconds they took."""
         cpu = time.process_time()
-        objective = Objective(Potential(self.job.model, self.scaling), self.training_set.train)
+        objective = Objective(
+            Potential(self.job.model, self.scaling), self.training_set.train, device=resolve_device(self.device)
+        )
         chains = Chains(objective, self.job.posterior, self.chains, seed=self.job.seed, round=self.job.round)
         start = self.job.start
         parameters = None
@@ -117,17 +121,27 @@ def sample_posterior(
     processes: int,
     checkpoints: Path,
     progress: Callable[[SamplingProgress], None],
+    device: str = "cpu",
 ) -> PosteriorDraws:
     """Draw `job.posterior.samples` samples on the labels of `training_set` meant for training.
 
     Chains run `chains_at_once` in one tensor program, and up to `processes` such groups side by side; neither the number of
-    processes nor an interruption changes a result. Killed at any moment, the same call goes on from `checkpoints`.
+    processes nor an interruption changes a result. Killed at any moment, the same call goes on from `checkpoints`. On a CUDA
+    `device` all chains are one program in this process; its random streams and roundings are others than a CPU's.
     """
+    on_cpu = resolve_device(device).type == "cpu"
     scaling = _scaling(training_set, job)
     count = job.posterior.samples
-    at_once = job.posterior.chains_at_once or count
+    at_once = (job.posterior.chains_at_once if on_cpu else count) or count
     groups = [
-        _Group(job, training_set, scaling, tuple(range(first, min(first + at_once, count))), checkpoints / f"chains-{first}")
+        _Group(
+            job,
+            training_set,
+            scaling,
+            tuple(range(first, min(first + at_once, count))),
+            checkpoints / f"chains-{first}",
+            device,
+        )
         for first in range(0, count, at_once)
     ]
     total = Schedule(job.posterior).total * count
@@ -137,7 +151,7 @@ def sample_posterior(
         done[group] = steps * len(groups[group].chains)
         progress(SamplingProgress(sum(done), total))
 
-    if processes <= 1:
+    if processes <= 1 or not on_cpu:
         results = [group.run(_sparse(lambda steps, index=index: heard(index, steps))) for index, group in enumerate(groups)]
     else:
         results = _run_side_by_side(groups, processes, heard)
@@ -208,6 +222,8 @@ def _run_side_by_side(
                 if kind == "progress":
                     heard(index, value)
                     continue
+                if kind == "error":
+                    raise value
                 results[index] = value
                 process.join()
                 del running[connection]
@@ -234,7 +250,10 @@ def _work(group: _Group, connection: Connection) -> None:
     """In the child: run, report, end. Ctrl-C is the parent's to handle."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection.send(("done", group.run(_sparse(lambda steps: connection.send(("progress", steps))))))
+    try:
+        connection.send(("done", group.run(_sparse(lambda steps: connection.send(("progress", steps))))))
+    except AlloopError as error:
+        connection.send(("error", error))
     connection.close()
 
 

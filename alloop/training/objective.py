@@ -5,10 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from alloop.device import is_out_of_memory
+from alloop.errors import MachineError
 from alloop.model.likelihood import Targets, log_likelihood
 from alloop.model.potential import Potential, Raw
 from alloop.structures.batch import StructureBatch
 from alloop.training.training_set import LabeledStructure
+
+MOST_PARTS = 8
 
 
 class Objective:
@@ -19,6 +23,7 @@ class Objective:
     ) -> None:
         self.potential = potential
         self.n_structures = len(labeled)
+        self._parts = 1  # of a minibatch, as memory allows
         cutoff = potential.config.cutoff_angstrom
         # Double precision until reference energies are gone: they are thousands of eV, the rest is less than one.
         stack = StructureBatch.stack([StructureBatch.of([item.structure], cutoff, dtype=torch.float64) for item in labeled])
@@ -39,8 +44,41 @@ class Objective:
         forces = self._forces.index_select(0, flat).view(chains, -1, 3)
         return self._stack.picked(indices), Targets(energy, forces)
 
+    @property
+    def device(self) -> torch.device:
+        return self._forces.device
+
     def gradient(self, parameters: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """-(1/B) sum over the minibatch of grad log p, [K, P]; and the mean log likelihood a structure, [K]."""
+        """-(1/B) sum over the minibatch of grad log p, [K, P]; and the mean log likelihood a structure, [K].
+
+        Where memory runs out the minibatch is taken in two parts, then four, then eight, whose gradients are summed: the same
+        sum from less memory, so that the posterior stays what it is. Raises `MachineError` when that does not help.
+        """
+        while True:
+            try:
+                return self._in_parts(parameters, indices)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self._parts >= min(MOST_PARTS, indices.shape[1]):
+                    raise MachineError(
+                        f"memory for {len(parameters)} chains and {indices.shape[1]} structures at once",
+                        f"it ran out in {self._parts} parts, too",
+                        "lower `posterior.chains_at_once` or `posterior.batch_size`; the chains go on from their checkpoint",
+                    ) from error
+                self._parts *= 2
+
+    def _in_parts(self, parameters: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        if self._parts == 1:
+            return self._gradient(parameters, indices)
+        gradient, mean = torch.zeros_like(parameters), parameters.new_zeros(len(parameters))
+        for part in indices.chunk(self._parts, dim=1):
+            share = part.shape[1] / indices.shape[1]
+            of_part, mean_of_part = self._gradient(parameters, part)
+            gradient, mean = gradient + share * of_part, mean + share * mean_of_part
+        return gradient, mean
+
+    def _gradient(self, parameters: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         leaf = parameters.detach().requires_grad_()
         batch, targets = self.minibatch(indices)
         raw = self.potential.evaluate(leaf, batch, differentiable=True)

@@ -1,0 +1,90 @@
+"""The energy noise: fixed at a size for each atom, or learned from it (decision 008)."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from alloop.config import ModelConfig
+from alloop.model.likelihood import Targets, log_likelihood
+from alloop.model.potential import LOG_SIGMA_RANGE, Potential
+from alloop.model.reference_energies import Scaling
+from alloop.structures.batch import StructureBatch
+from alloop.structures.structure import Structure
+
+SCALE, PER_ATOM = 1.7, 0.02
+SCALING = Scaling(species=(1, 8), reference_energies_ev=(-10.0, -200.0), energy_scale=SCALE, average_neighbors=2.0)
+WATER = Structure.molecule([8, 1, 1], [[0, 0, 0.1], [0, 0.76, -0.5], [0, -0.76, -0.5]])
+FAR_PAIR = Structure.molecule(
+    [8, 1, 1, 8, 1, 1], np.concatenate([WATER.positions, WATER.positions + np.array([0.0, 0.0, 40.0])])
+)
+BATCH = StructureBatch.of([WATER, FAR_PAIR], 5.0, dtype=torch.float64)
+
+
+def potential(learn: bool) -> Potential:
+    config = ModelConfig(channels=4, l_max=1, noise_hidden=(4,), learn_energy_noise=learn, energy_noise_ev_per_atom=PER_ATOM)
+    return Potential(config, SCALING)
+
+
+def drawn(made: Potential) -> torch.Tensor:
+    return torch.randn(2, made.n_parameters, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def head(made: Potential) -> torch.Tensor:
+    """[P]: which parameters belong to the head of the energy noise."""
+    mask = torch.zeros(made.n_parameters, dtype=torch.bool)
+    for entry in made.layout.entries.values():
+        mask[entry.offset : entry.offset + entry.size] = entry.group == "noise_energy"
+    return mask
+
+
+def gradient(made: Potential, parameters: torch.Tensor) -> torch.Tensor:
+    targets = Targets(torch.full((1, 2), 0.3, dtype=torch.float64), torch.zeros(1, 9, 3, dtype=torch.float64))
+    leaf = parameters.clone().requires_grad_()
+    value = log_likelihood(made.evaluate(leaf, BATCH, differentiable=True), targets, BATCH).sum()
+    return torch.autograd.grad(value, leaf)[0]
+
+
+def test_fixed_it_is_its_start_for_each_atom_whatever_the_parameters():
+    made = potential(learn=False)
+    sigma = made(drawn(made), BATCH).log_variance_energy.mul(0.5).exp()
+    torch.testing.assert_close(sigma, torch.tensor([[3 * PER_ATOM, 6 * PER_ATOM]] * 2, dtype=torch.float64), rtol=1e-6, atol=0)
+    assert (gradient(made, drawn(made))[:, head(made)] == 0).all()
+
+
+def test_learned_it_starts_there_and_the_labels_move_it():
+    made = potential(learn=True)
+    start = made.layout.initial(2, generators=[torch.Generator().manual_seed(seed) for seed in (1, 2)], dtype=torch.float64)
+    sigma = made(start, BATCH).log_variance_energy.mul(0.5).exp()
+    torch.testing.assert_close(sigma, torch.tensor([[3 * PER_ATOM, 6 * PER_ATOM]] * 2, dtype=torch.float64), rtol=1e-6, atol=0)
+    parameters, mask = drawn(made), head(made)
+    slopes = gradient(made, parameters)[:, mask]
+    assert (slopes != 0).any(1).all()
+    direction = torch.zeros_like(parameters)
+    direction[:, mask] = 1.0
+    targets = Targets(torch.full((1, 2), 0.3, dtype=torch.float64), torch.zeros(1, 9, 3, dtype=torch.float64))
+    above, below = (
+        log_likelihood(made.evaluate(parameters + sign * 1e-6 * direction, BATCH), targets, BATCH) for sign in (1, -1)
+    )
+    torch.testing.assert_close(slopes.sum(1), (above - below) / 2e-6, rtol=1e-5, atol=1e-6)
+
+
+def test_learned_it_is_a_sum_over_atoms():
+    made = potential(learn=True)
+    sigma = made(drawn(made), BATCH).log_variance_energy.mul(0.5).exp()
+    torch.testing.assert_close(sigma[:, 1], 2.0 * sigma[:, 0])
+    assert float((sigma[:, 0] / (3 * PER_ATOM)).log().abs().min()) > 0.01, "it has left its start"
+
+
+@pytest.mark.parametrize(("bias", "end"), [(-50.0, 0), (50.0, 1)])
+def test_it_stays_within_its_clamp(bias, end):
+    made = potential(learn=True)
+    parameters = drawn(made)
+    made.layout.views(parameters)["noise_energy.bias.1"].fill_(bias)
+    log_sigma = made.evaluate(parameters, BATCH).log_sigma_energy
+    low, high = LOG_SIGMA_RANGE
+    assert (log_sigma >= low).all()
+    assert (log_sigma <= high).all()
+    reached = math.log(PER_ATOM / SCALE * 3) + (low, high)[end]
+    torch.testing.assert_close(log_sigma[:, 0], torch.full((2,), min(max(reached, low), high), dtype=torch.float64))
