@@ -99,7 +99,9 @@ class PosteriorConfig(Section):
     first_batch_size: int | None = Field(default=None, ge=1, description="grows from this over the first half of the warm-up")
     prior_std: float = Field(default=1.0, gt=0, description="of every parameter, fan-in being divided out")
     warm_start: bool = Field(default=True, description="later rounds start from the last samples")
-    chains_at_once: int = Field(default=2, ge=0, description="chains in one tensor program; 0: all, best on a GPU")
+    chains_at_once: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        default=2, description="chains in one tensor program; 0: all, best on a GPU; auto: as measured at the start"
+    )
     thinning: int = Field(default=20, ge=1, description="steps between the draws that the diagnostics read")
 
 

@@ -6,13 +6,12 @@ the size that the campaign would take (`alloop.posterior.chunk`).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from alloop.config import ModelConfig
 from alloop.posterior.chunk import SIZES, chains_at_once
 from alloop.posterior.run import one_thread
-from benchmarks.harness import Aim, Row, answer, compare, interleaved, needs_gpu
+from benchmarks.harness import Aim, Options, Row, answer, compare, interleaved, needs_gpu
 from benchmarks.systems import Problem, frames_of, problem
 
 TITLE = "eight chains as one tensor program beside a loop over them (P3)"
@@ -48,22 +47,22 @@ CASES = [
 ]
 
 
-def run(*, data: Path | None, compile: bool) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """The campaign's own network with l = 1 and l = 2, single molecules and minibatches. Nothing here is compiled."""
-    del compile
     rows: list[Row] = []
     with one_thread():
-        for case in CASES:
-            rows += _rows(case, data)
+        for case in CASES[:1] if options.quick else CASES:
+            rows += _rows(case, options)
     rows += [needs_gpu("8 chains / one chain on a GPU", "<= 2"), needs_gpu("32 chains / 32 x one chain on a GPU", "<= 0.2")]
-    return answer("chains", SEED, rows)
+    return answer("chains", SEED, rows, options)
 
 
-def _rows(case: Case, data: Path | None) -> list[Row]:
-    frames = frames_of(case.molecule, SEED, data)
-    task = problem(frames, ModelConfig(l_max=case.l_max), chains=CHAINS, batch=case.batch, seed=SEED)
-    times = interleaved({f"chunk {size}": _in_chunks(task, size) for size in SIZES})
-    loop, chosen = times["chunk 1"], chains_at_once(task.objective, CHAINS, case.batch)
+def _rows(case: Case, options: Options) -> list[Row]:
+    frames, model = frames_of(case.molecule, SEED, options.data), options.model(ModelConfig(l_max=case.l_max))
+    task = problem(frames, model, chains=CHAINS, batch=case.batch, seed=SEED)
+    chosen = chains_at_once(task.objective, CHAINS, case.batch)
+    times = interleaved({f"chunk {size}": _in_chunks(task, size) for size in SIZES}, pairs=options.pairs)
+    loop = times["chunk 1"]
     rows = [compare(f"{case}: as chosen ({chosen} at once) / loop", times[f"chunk {chosen}"], loop, case.aim)]
     return rows + [compare(f"{case}: {size} at once / loop", times[f"chunk {size}"], loop, None) for size in SIZES if size > 1]
 

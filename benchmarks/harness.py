@@ -10,14 +10,16 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from alloop.config import ModelConfig
+
 ROOT = Path(__file__).parents[1]
-PAIRS = 15
+PAIRS, QUICK_PAIRS = 15, 2
 SHORTEST_SECONDS = 2e-3
 MS_PER_SECOND = 1e3
 
@@ -36,7 +38,8 @@ class Aim:
 @dataclass(frozen=True)
 class Row:
     """One comparison. `ours` and `peer` are median times in `unit`, `ratio` is the median of ours / peer over the rounds (below
-    one: ours is faster), `spread` its quartiles. `met` is None where there is no aim, or where `reason` says why it is not known.
+    one: ours is faster), `spread` its quartiles. `met` is None where there is no aim, or where `reason` says why it is not
+    known.
     """
 
     name: str
@@ -51,11 +54,37 @@ class Row:
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a benchmark runs: rMD17 frames from the folder `data` where they are there; compiled programs too; `quick`: a
+    miniature of it, which shows that it runs and judges nothing.
+    """
+
+    data: Path | None = None
+    compile: bool = False
+    quick: bool = False
+
+    @property
+    def pairs(self) -> int:
+        return QUICK_PAIRS if self.quick else PAIRS
+
+    def model(self, wanted: ModelConfig) -> ModelConfig:
+        """The network to be timed: `wanted`, or the smallest one that has every part of it."""
+        small = {"channels": 4, "layers": 2, "l_max": min(wanted.l_max, 1), "radial_hidden": (8,), "noise_hidden": (4,)}
+        return wanted.model_copy(update=small) if self.quick else wanted
+
+    def judged(self, rows: list[Row]) -> list[Row]:
+        """The rows; those of a miniature meet and miss nothing."""
+        if not self.quick:
+            return rows
+        return [replace(row, met=None, reason=row.reason or "a miniature: its figures mean nothing") for row in rows]
+
+
 Contestants = Mapping[str, Callable[[], object]]
 Times = dict[str, list[float]]
 
 
-def interleaved(contestants: Contestants, *, pairs: int = PAIRS) -> Times:
+def interleaved(contestants: Contestants, *, pairs: int) -> Times:
     """Seconds a call for each contestant, once a round, `pairs` rounds; short calls are repeated within a round."""
     repeats = {}
     for name, call in contestants.items():
@@ -76,7 +105,7 @@ def interleaved(contestants: Contestants, *, pairs: int = PAIRS) -> Times:
 def compare(name: str, ours: list[float], peer: list[float], aim: Aim | None, *, reason: str | None = None) -> Row:
     """A row of paired times in seconds."""
     ratios = [mine / other for mine, other in zip(ours, peer, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return Row(
         name=name,
         ours=MS_PER_SECOND * statistics.median(ours),
@@ -102,9 +131,10 @@ def needs_gpu(name: str, aim: str) -> Row:
     return not_measured(name, aim, found)
 
 
-def answer(name: str, seed: int, rows: list[Row]) -> dict[str, Any]:
+def answer(name: str, seed: int, rows: list[Row], options: Options) -> dict[str, Any]:
     """What a benchmark answers, ready for JSON."""
-    return {"name": name, "machine": machine(), "commit": commit(), "seed": seed, "rows": [asdict(row) for row in rows]}
+    judged = [asdict(row) for row in options.judged(rows)]
+    return {"name": name, "machine": machine(), "commit": commit(), "seed": seed, "rows": judged}
 
 
 def machine() -> str:

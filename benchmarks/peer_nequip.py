@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ def training_step(problem: Problem) -> tuple[Callable[[], object], int]:
     Neighbours and the batch are made beforehand; only the step is timed. nequip sets the default type of the whole process to
     float64: it is put back, because it is not needed once the model is there.
     """
-    from nequip.data import AtomicDataDict, compute_neighborlist_, from_dict
+    from nequip.data import AtomicDataDict, compute_neighborlist_, from_dict  # pyright: ignore[reportMissingImports]
 
     config = problem.potential.config
     picked = [problem.labeled[index] for index in problem.indices[0].tolist()]
@@ -41,13 +42,13 @@ def training_step(problem: Problem) -> tuple[Callable[[], object], int]:
         loss = (out["total_energy"] - energies).square().mean() + (out["forces"] - forces).square().mean()
         return torch.autograd.grad(loss, parameters, allow_unused=True)
 
-    products = [module for name, module in model.named_modules() if name.endswith("tp_scatter.tp")]
+    products: list[Any] = [module for name, module in model.named_modules() if name.endswith("tp_scatter.tp")]
     return step, sum(len(product.instructions) for product in products)
 
 
 def _model(config: ModelConfig, species: int, average_neighbors: float) -> torch.nn.Module:
-    from nequip.model import NequIPGNNModel
-    from nequip.utils.global_state import set_global_state
+    from nequip.model import NequIPGNNModel  # pyright: ignore[reportMissingImports]
+    from nequip.utils.global_state import set_global_state  # pyright: ignore[reportMissingImports]
 
     set_global_state()
     return NequIPGNNModel(

@@ -5,7 +5,6 @@ kinetic diagnostic. The noise alone is told too: no update that draws it can be 
 """
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from alloop.config import ModelConfig, PosteriorConfig
 from alloop.posterior.chains import Chains
 from alloop.posterior.kernel import Pace, gaussian_noise
 from alloop.posterior.run import one_thread
-from benchmarks.harness import Aim, Row, answer, compare, interleaved, needs_gpu
+from benchmarks.harness import Aim, Options, Row, answer, compare, interleaved, needs_gpu
 from benchmarks.systems import frames_of, problem
 
 TITLE = "sampler update beside fused Adam, and its share of the step (P4)"
@@ -26,18 +25,18 @@ BESIDE_ADAM = Aim(1.2, "<= 1.2")
 SHARE = Aim(0.10, "<= 0.10 of the step")
 
 
-def run(*, data: Path | None, compile: bool) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """The campaign's own network on ethanol, for different numbers of chains. Nothing here is compiled."""
-    del compile
     rows: list[Row] = []
     with one_thread():
         for chains in CHAINS:
-            rows += _rows(chains, data)
-    return answer("sampler", SEED, [*rows, needs_gpu("share of the step on a GPU", "<= 0.03 of the step")])
+            rows += _rows(chains, options)
+    return answer("sampler", SEED, [*rows, needs_gpu("share of the step on a GPU", "<= 0.03 of the step")], options)
 
 
-def _rows(count: int, data: Path | None) -> list[Row]:
-    task = problem(frames_of("ethanol", SEED, data), ModelConfig(), chains=count, batch=BATCH, seed=SEED)
+def _rows(count: int, options: Options) -> list[Row]:
+    frames, model = frames_of("ethanol", SEED, options.data), options.model(ModelConfig())
+    task = problem(frames, model, chains=count, batch=BATCH, seed=SEED)
     chains = Chains(task.objective, PosteriorConfig(), tuple(range(count)), seed=SEED, round=0)
     likelihood = task.objective.gradient(task.parameters, task.indices)[0]
     running = chains.start(task.parameters)
@@ -55,7 +54,9 @@ def _rows(count: int, data: Path | None) -> list[Row]:
     def noise() -> object:
         return gaussian_noise(likelihood, chains.generators)
 
-    times = interleaved({"update": update, "adam": adam.step, "step": lambda: chains.advance(running), "noise": noise})
+    times = interleaved(
+        {"update": update, "adam": adam.step, "step": lambda: chains.advance(running), "noise": noise}, pairs=options.pairs
+    )
     size = f"{count} x {task.potential.n_parameters}"
     return [
         compare(f"{size}: update / fused Adam", times["update"], times["adam"], BESIDE_ADAM),

@@ -1,13 +1,13 @@
 """P1: one training step (gradient of energies and forces for all parameters) beside the `nequip` package, and its FLOP floor.
 
-Both compute in float32 on one thread with 4 layers, 32 channels, l = 2, a radial network of one hidden layer of 128 (what nequip
-has by default), a cutoff of 5 Å, minibatches of 5. nequip's `parity=False` keeps 0e, 1o, 2e: what we call natural parity. Both
-then have the same tensor-product paths, which is checked. Our step picks the minibatch and has two noise heads more.
+Both compute in float32 on one thread with 4 layers, 32 channels, l = 2, a radial network of one hidden layer of 128 (what
+nequip has by default), a cutoff of 5 Å, minibatches of 5. nequip's `parity=False` keeps 0e, 1o, 2e: what we call natural
+parity. Both then have the same tensor-product paths, which is checked. Our step picks the minibatch and has two noise heads
+more.
 """
 
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from alloop.config import ModelConfig
 from alloop.posterior.run import one_thread
 from alloop.training.compiled import CompiledGradient
 from benchmarks import peer_nequip
-from benchmarks.harness import MS_PER_SECOND, Aim, Row, Times, answer, compare, interleaved, needs_gpu, not_measured
+from benchmarks.harness import MS_PER_SECOND, Aim, Options, Row, Times, answer, compare, interleaved, needs_gpu, not_measured
 from benchmarks.systems import Problem, frames_of, problem
 
 TITLE = "training step, energies and forces, beside the nequip package (P1)"
@@ -30,18 +30,18 @@ GPU_AIM = "<= 0.033 (30x faster than nequip eager)"
 GEMM_SIZE = 512
 
 
-def run(*, data: Path | None, compile: bool) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """The rows of ethanol and aspirin."""
     rows: list[Row] = []
     with one_thread():
         for molecule in ("ethanol", "aspirin"):
-            rows += _rows(molecule, data, compile)
+            rows += _rows(molecule, options)
     rows += [needs_gpu(f"{molecule}: graph on a GPU / nequip eager", GPU_AIM) for molecule in ("ethanol", "aspirin")]
-    return answer("step", SEED, rows)
+    return answer("step", SEED, rows, options)
 
 
-def _rows(molecule: str, data: Path | None, compile: bool) -> list[Row]:
-    task = problem(frames_of(molecule, SEED, data), MODEL, chains=1, batch=BATCH, seed=SEED)
+def _rows(molecule: str, options: Options) -> list[Row]:
+    task = problem(frames_of(molecule, SEED, options.data), options.model(MODEL), chains=1, batch=BATCH, seed=SEED)
     gradient, parameters, indices = task.objective.gradient, task.parameters, task.indices
     with FlopCounterMode(display=False) as counter:
         gradient(parameters, indices)
@@ -49,13 +49,13 @@ def _rows(molecule: str, data: Path | None, compile: bool) -> list[Row]:
     if peer_nequip.is_installed():
         contestants["peer"] = _peer(task)
     refused = "not asked for: takes minutes, give --compile"
-    if compile:
+    if options.compile:
         compiled = CompiledGradient(task.objective)
         compiled(parameters, indices)
         refused = next(iter(compiled.refused.values()), "")
         if not refused:
             contestants["compiled"] = lambda: compiled(parameters, indices)
-    times = interleaved(contestants)
+    times = interleaved(contestants, pairs=options.pairs)
     rows = [
         _beside_peer(f"{molecule}: eager / nequip eager", "eager", times, EAGER[molecule], ""),
         _beside_peer(f"{molecule}: compiled / nequip eager", "compiled", times, COMPILED[molecule], refused),

@@ -48,7 +48,7 @@ def frames_of(molecule: str, seed: int, data: Path | None) -> tuple[LabeledStruc
             numbers, positions = held["z"], held["R_train"][:FRAMES]
             energies, forces = (held[name][:FRAMES] / KCAL_PER_MOL_PER_EV for name in ("E_train", "F_train"))
     else:
-        (rest,) = read_structures(GEOMETRIES[molecule])
+        (rest,), _ = read_structures(GEOMETRIES[molecule])
         shifts = numpy_stream(seed, "rattle").normal(scale=RATTLE_ANGSTROM, size=(FRAMES, rest.n_atoms, 3))
         numbers, positions = rest.numbers, rest.positions + shifts
         energies = 0.5 * STIFFNESS_EV_PER_SQUARE_ANGSTROM * (shifts**2).sum((1, 2))

@@ -21,6 +21,7 @@ from alloop.errors import AlloopError
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import Scaling, fit_scaling
 from alloop.posterior.chains import ChainDraws, Chains, run_chains
+from alloop.posterior.chunk import kept_or_measured
 from alloop.posterior.diagnostics import drift, effective_sample_size, has_converged, on_plateau, r_hat
 from alloop.posterior.health import SamplerHealth
 from alloop.posterior.sample import PosteriorSample
@@ -95,13 +96,7 @@ class _Group:
         if start is not None:
             earlier = [start.samples[chain % len(start.samples)] for chain in self.chains]
             parameters = torch.from_numpy(np.stack([sample.parameters for sample in earlier]))
-        identity = digest_json(
-            {
-                "job": [self.job.model.model_dump(mode="json"), self.job.posterior.model_dump(mode="json")],
-                "stream": [self.job.seed, self.job.round, *self.chains],
-                "training_set": self.training_set.digest,
-            }
-        )
+        identity = _identity(self.job, self.training_set, *self.chains)
         with one_thread():
             draws = run_chains(
                 chains,
@@ -126,13 +121,14 @@ def sample_posterior(
     """Draw `job.posterior.samples` samples on the labels of `training_set` meant for training.
 
     Chains run `chains_at_once` in one tensor program, and up to `processes` such groups side by side; neither the number of
-    processes nor an interruption changes a result. Killed at any moment, the same call goes on from `checkpoints`. On a CUDA
-    `device` all chains are one program in this process; its random streams and roundings are others than a CPU's.
+    processes nor an interruption changes a result (but `chains_at_once: auto` is measured, and sums in another order). Killed
+    at any moment, the same call goes on from `checkpoints`. On a CUDA `device` all chains are one program in this process; its
+    random streams and roundings are others than a CPU's.
     """
     on_cpu = resolve_device(device).type == "cpu"
     scaling = _scaling(training_set, job)
     count = job.posterior.samples
-    at_once = (job.posterior.chains_at_once if on_cpu else count) or count
+    at_once = _chains_at_once(training_set, job, scaling, processes, checkpoints) if on_cpu else count
     groups = [
         _Group(
             job,
@@ -162,6 +158,27 @@ def sample_posterior(
         health=_health(draws, job.posterior),
         core_seconds=sum(seconds for _, seconds in results),
     )
+
+
+def _identity(job: SamplingJob, training_set: TrainingSet, *chains: int) -> str:
+    """What `chains` of a posterior depend on, but for where they start."""
+    return digest_json(
+        {
+            "job": [job.model.model_dump(mode="json"), job.posterior.model_dump(mode="json")],
+            "stream": [job.seed, job.round, *chains],
+            "training_set": training_set.digest,
+        }
+    )
+
+
+def _chains_at_once(training_set: TrainingSet, job: SamplingJob, scaling: Scaling, processes: int, checkpoints: Path) -> int:
+    """As the job says; where it is to be measured, no group may be so large that a process would have none."""
+    count, wanted = job.posterior.samples, job.posterior.chains_at_once
+    if wanted != "auto":
+        return wanted or count
+    objective, largest = Objective(Potential(job.model, scaling), training_set.train), -(-count // max(processes, 1))
+    with one_thread():
+        return kept_or_measured(checkpoints, _identity(job, training_set), objective, largest, job.posterior.batch_size)
 
 
 @contextmanager

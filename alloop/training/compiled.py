@@ -1,12 +1,13 @@
 """The gradient of a minibatch as one compiled graph of static shapes. An option: eager mode is the default everywhere.
 
-`torch.compile` cannot differentiate twice, and forces in a likelihood need just that. So the whole gradient, forces and parameter
-gradients inside, is written down operation by operation as it runs once (`make_fx`), and inductor compiles that list: no autograd
-is left in it, and every shape is fixed. A compiled gradient is used only where it agrees with the eager one on its first
-minibatch; the two differ in the last digits, because sums are taken in another order.
+`torch.compile` cannot differentiate twice, and forces in a likelihood need just that. So the whole gradient, forces and
+parameter gradients inside, is written down operation by operation as it runs once (`make_fx`), and inductor compiles that list:
+no autograd is left in it, and every shape is fixed. A compiled gradient is used only where it agrees with the eager one on its
+first minibatch; the two differ in the last digits, because sums are taken in another order.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ def _compiled(gradient: Gradient, parameters: Tensor, indices: Tensor) -> Gradie
     traced = make_fx(gradient)(parameters.detach(), indices)
     traced.graph.eliminate_dead_code()
     traced.recompile()
-    program = inductor.compile(traced, [parameters.detach(), indices])
+    program: Any = inductor.compile(traced, [parameters.detach(), indices])
 
     def run(parameters: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         gradient, mean = program(parameters, indices)
