@@ -162,8 +162,7 @@ class Interaction:
 
     def _gate(self, updated: Features) -> Features:
         """SiLU on scalars, tanh on pseudo-scalars; the other irreps are multiplied by the SiLU of scalars of their own."""
-        blocks = updated[self.scalar].split(self.channels, dim=3)
-        activated = torch.nn.functional.silu(torch.cat(blocks, dim=3)) * SILU_SCALE
+        activated = torch.nn.functional.silu(updated[self.scalar]) * SILU_SCALE
         scalars, *gates = activated.split(self.channels, dim=3)
         result: Features = {}
         for irrep in self.outputs:
