@@ -64,7 +64,10 @@ def _compiled(gradient: Gradient, parameters: Tensor, indices: Tensor) -> Gradie
     from torch import _inductor as inductor
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    traced = make_fx(gradient)(parameters.detach(), indices)
+    def traceable(parameters: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient(parameters, indices)  # tracing counts arguments, and would count the `self` of a method
+
+    traced = make_fx(traceable)(parameters.detach(), indices)
     traced.graph.eliminate_dead_code()
     traced.recompile()
     program: Any = inductor.compile(traced, [parameters.detach(), indices])
