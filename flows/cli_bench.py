@@ -61,15 +61,15 @@ def table(answer: dict[str, Any]) -> str:
         "| what | ours | peer | ratio | quartiles | aim | met |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    notes = []
+    named: dict[str, list[str]] = {}
     for row in answer["rows"]:
         if row["reason"]:
-            notes.append(f"{row['name']}: {row['reason']}")
+            named.setdefault(row["reason"], []).append(row["name"])
         figures = [_figure(row["ours"], row["unit"]), _figure(row["peer"], row["unit"]), _figure(row["ratio"])]
-        spread = f"{row['spread'][0]:.2f} to {row['spread'][1]:.2f}" if row["spread"] else ""
+        spread = f"{row['spread'][0]:.2g} to {row['spread'][1]:.2g}" if row["spread"] else ""
         met = {True: "yes", False: "no", None: "not known" if row["aim"] else ""}[row["met"]]
         lines.append("| " + " | ".join([row["name"], *figures, spread, row["aim"] or "", met]) + " |")
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes)])
+    return "\n".join([*lines, "", *(f"- {', '.join(names)}: {reason}" for reason, names in named.items())])
 
 
 def _figure(value: float | None, unit: str = "") -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from alloop.training.objective import Objective
 
@@ -19,7 +20,7 @@ Gradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class CompiledGradient:
-    """`Objective.gradient` compiled for each shape of (parameters, indices) when it is first met, half a minute or so each.
+    """`Objective.gradient` compiled for each shape of (parameters, indices) when it is first met, minutes each.
 
     `refused` tells, for each shape that runs eager after all, why.
     """
@@ -59,18 +60,26 @@ class CompiledGradient:
             return self.objective.gradient(parameters, indices)
 
 
-def _compiled(gradient: Gradient, parameters: Tensor, indices: Tensor) -> Gradient:
-    """Trace with real tensors, drop what nothing reads, and let inductor make code of it."""
-    from torch import _inductor as inductor
+def traced(gradient: Gradient, parameters: Tensor, indices: Tensor) -> GraphModule:
+    """`gradient` as the list of operations that it runs for these shapes, less those whose result nothing reads.
+
+    It must have run before: what is made once, as the table of couplings, is to be found and not traced.
+    """
     from torch.fx.experimental.proxy_tensor import make_fx
 
     def traceable(parameters: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         return gradient(parameters, indices)  # tracing counts arguments, and would count the `self` of a method
 
-    traced = make_fx(traceable)(parameters.detach(), indices)
-    traced.graph.eliminate_dead_code()
-    traced.recompile()
-    program: Any = inductor.compile(traced, [parameters.detach(), indices])
+    operations = make_fx(traceable)(parameters.detach(), indices)
+    operations.graph.eliminate_dead_code()
+    operations.recompile()
+    return operations
+
+
+def _compiled(gradient: Gradient, parameters: Tensor, indices: Tensor) -> Gradient:
+    from torch import _inductor as inductor
+
+    program: Any = inductor.compile(traced(gradient, parameters, indices), [parameters.detach(), indices])
 
     def run(parameters: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         gradient, mean = program(parameters, indices)
