@@ -10,7 +10,7 @@ from torch import Tensor
 from alloop.config import ModelConfig
 from alloop.model.covariance import log_shape, shape_matrix
 from alloop.model.fields import Irrep, ParameterLayout, Path, hidden_irreps, scalar
-from alloop.model.interaction import SILU_SCALE, Edges, Features, Gather, Interaction, Views, clebsch_gordan, linear
+from alloop.model.interaction import SILU_SCALE, Edges, Features, Gather, Interaction, Packed, Views, clebsch_gordan, linear
 from alloop.model.radial import bessel_basis, polynomial_cutoff
 from alloop.model.reference_energies import Scaling
 from alloop.structures.batch import StructureBatch
@@ -222,12 +222,14 @@ class Potential:
         paths, table, sizes = self._coupling_table
         harmonics = spherical_harmonics(self.config.l_max, directions)
         coupled = torch.matmul(harmonics, table.to(directions)).split(sizes, dim=-1)
-        return {
+        blocks = {
             path: block.view(chains, atoms, width, path.output.dim, path.feature.dim)
             .transpose(2, 3)
             .reshape(chains, atoms, path.output.dim, width * path.feature.dim)
             for path, block in zip(paths, coupled, strict=True)
         }
+        ones = {path: Packed.apply(block) for path, block in blocks.items() if path.output.dim == path.feature.dim == 1}
+        return blocks | ones
 
     def _energy(self, views: Views, features: Tensor, batch: StructureBatch) -> Tensor:
         """mu_E = sum_i s_z g_E(h_i), g_E two linear maps without an activation between (method 1.1); [K, S]."""
