@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import chains, sampler, step
+from benchmarks import chains, profile, sampler, step
 from benchmarks.harness import Options
 
 
@@ -20,4 +20,5 @@ CATALOG = {
     "step": Benchmark(step.TITLE, step.run),
     "chains": Benchmark(chains.TITLE, chains.run),
     "sampler": Benchmark(sampler.TITLE, sampler.run),
+    "profile": Benchmark(profile.TITLE, profile.run),
 }
