@@ -10,6 +10,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from alloop.committee.calibration import CalibrationMap
 from alloop.committee.committee import Committee
+from alloop.config import load_config
 from alloop.errors import NotFoundError, StructureError, nearest
 from alloop.registry.records import PosteriorRecord
 from alloop.registry.registry import Registry
@@ -40,7 +41,7 @@ class CommitteeCalculator(Calculator):
     ) -> None:
         """`location`: a registry (path or URL) or a campaign file whose registry lies beside it; `round`: the latest if None.
 
-        Raises `NotFoundError` for a missing registry, campaign or posterior.
+        Raises `NotFoundError` for a missing registry, campaign or posterior, `ConfigError` for a campaign file that is none.
         """
         super().__init__()
         record = _posterior(location, campaign, round)
@@ -83,14 +84,19 @@ class CommitteeCalculator(Calculator):
 
 
 def _posterior(location: str | Path, campaign: str | None, round: int | None) -> PosteriorRecord:
-    is_file = not str(location).startswith(("sqlite", "postgresql")) and Path(location).suffix in (".yaml", ".yml")
-    with Registry.open(Path(location).with_suffix(".db") if is_file else location) as registry:
+    """Of `campaign`; unless it is given, of the campaign file's, of the only one, or of the one the registry is named after."""
+    if not str(location).startswith(("sqlite", "postgresql")) and Path(location).suffix in (".yaml", ".yml"):
+        config = load_config(Path(location))
+        campaign = campaign or config.name
+        location = Path(location).parent / f"{config.name}.db"
+    with Registry.open(location) as registry:
         names = [record.name for record in registry.campaigns()]
-        if campaign is None and len(names) != 1:
+        stem = Path(str(location)).stem
+        name = campaign or (names[0] if len(names) == 1 else stem)
+        if campaign is None and name not in names:
             raise NotFoundError(
                 "the name of a campaign", f"the registry has {len(names)}: {', '.join(names)}", "say campaign=..."
             )
-        name = campaign or names[0]
         if name not in names:
             raise NotFoundError(f"the campaign {name!r}", "the registry does not have it", nearest(name, names))
         record = registry.posterior(name, round)

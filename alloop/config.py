@@ -4,18 +4,21 @@ A function takes the section it needs, never the whole. Frozen after validation;
 known one; units are in the names.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from alloop.digests import digest_json
 from alloop.errors import ConfigError, nearest
 from alloop.labels.level_of_theory import SHORT_NAMES, LevelOfTheory
+from alloop.plain_yaml import read_yaml
 
-MAX_FILE_BYTES = 1_000_000
+MAX_CHARGE = 1000
+Widths = tuple[Annotated[int, Field(ge=1, le=1024)], ...]
+Temperatures = tuple[Annotated[float, Field(gt=0)], ...]
 
 
 class Section(BaseModel):
@@ -31,7 +34,7 @@ class SystemConfig(Section):
     length_unit: Literal["Angstrom", "bohr", "nm", "pm"] | None = Field(
         default=None, description="of the structure file; if left out it is read in Å, and refused where that cannot be"
     )
-    total_charge: int = Field(default=0, description="in e")
+    total_charge: int = Field(default=0, ge=-MAX_CHARGE, le=MAX_CHARGE, description="in e")
     spin_multiplicity: int | None = Field(default=None, ge=1, description="2S + 1; the lowest that fits if left out")
     reactions: bool = Field(default=False, description="whether bonds may break: fragments are then no reason to reject")
 
@@ -48,9 +51,9 @@ class ModelConfig(Section):
     cutoff_angstrom: float = Field(default=5.0, gt=1.0, le=12.0, description="atoms closer than this are neighbours")
     radial_basis: int = Field(default=8, ge=2, le=32, description="Bessel functions")
     cutoff_power: int = Field(default=6, ge=2, le=12, description="p of the polynomial cutoff")
-    radial_hidden: tuple[int, ...] = Field(default=(32,), description="hidden widths of the radial network")
+    radial_hidden: Widths = Field(default=(32,), min_length=1, description="hidden widths of the radial network")
     readout_hidden: int = Field(default=32, ge=1, description="hidden width of the energy head")
-    noise_hidden: tuple[int, ...] = Field(default=(32, 16), description="hidden widths of the noise heads")
+    noise_hidden: Widths = Field(default=(32, 16), min_length=1, description="hidden widths of the noise heads")
     learn_energy_noise: bool = Field(default=False, description="false: the energy noise stays at its start")
     energy_noise_ev_per_atom: float = Field(default=0.01, gt=0, description="energy noise at zero head output, and if fixed")
     force_noise_ev_per_angstrom: float = Field(default=0.3, gt=0, description="force noise at zero head output")
@@ -70,8 +73,12 @@ class ModelConfig(Section):
 
 
 class PosteriorConfig(Section):
-    """The sampler: SGHMC with a parameter-specific AMSGrad mass (Rensmeyer et al. 2024, method 2.2)."""
+    """The sampler: SGHMC with a parameter-specific AMSGrad mass (Rensmeyer et al. 2024, method 2.2), or in its place a baseline
+    with the same network and budget (method 2.6)."""
 
+    method: Literal["sghmc", "ensemble", "dropout", "last_layer"] = Field(
+        default="sghmc", description="sghmc: the posterior; the others: deep ensemble, MC dropout, posterior of the last layer"
+    )
     samples: int = Field(default=8, ge=2, le=64, description="K: posterior samples, one from each independent chain")
     warmup_steps: int = Field(default=1500, ge=1, description="noise-free climb of the likelihood before sampling starts")
     mass_steps: int = Field(default=300, ge=1, description="steps with ramped noise in which the mass is learned, then frozen")
@@ -98,18 +105,31 @@ class PosteriorConfig(Section):
     batch_size: int = Field(default=5, ge=1, description="structures in a minibatch")
     first_batch_size: int | None = Field(default=None, ge=1, description="grows from this over the first half of the warm-up")
     prior_std: float = Field(default=1.0, gt=0, description="of every parameter, fan-in being divided out")
-    warm_start: bool = Field(default=True, description="later rounds start from the last samples")
+    dropout_rate: float = Field(default=0.1, gt=0, le=0.5, description="of scalar channels, for `method: dropout`")
+    warm_start: bool = Field(default=True, description="later rounds of `sghmc` start from the last samples; others start anew")
     chains_at_once: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default=2, description="chains in one tensor program; 0: all, best on a GPU; auto: as measured at the start"
     )
     thinning: int = Field(default=20, ge=1, description="steps between the draws that the diagnostics read")
+
+    @model_validator(mode="after")
+    def _only_the_sampler_has_a_kernel(self) -> Self:
+        wanted = {"kernel": "sghmc", "step_schedule": "constant", "subtract_gradient_noise": False}
+        other = {name: getattr(self, name) for name, default in wanted.items() if getattr(self, name) != default}
+        if self.method != "sghmc" and other:
+            raise ConfigError(
+                f"no options of the sampler beside `posterior.method: {self.method}`, which has no chains",
+                ", ".join(f"{name}: {str(value).lower()}" for name, value in other.items()),
+                f"take out {', '.join(f'`{name}`' for name in other)}, or set `method: sghmc`",
+            )
+        return self
 
 
 class InitialConfig(Section):
     """Round 0: thermal displacements of the start structures along a model Hessian, labeled before any model exists."""
 
     structures: int = Field(default=30, ge=4, description="labels of round 0, shared out among the start structures")
-    temperatures_kelvin: tuple[float, ...] = Field(
+    temperatures_kelvin: Temperatures = Field(
         default=(300.0, 600.0), min_length=1, description="of the displacements, taken in turn"
     )
 
@@ -170,8 +190,8 @@ class StopConfig(Section):
     stable_level: float = Field(default=0.8, gt=0, lt=1, description="lower confidence bound of stable probe trajectories")
     flat_decrease: float = Field(default=0.05, gt=0, lt=1, description="relative decrease of q95 that still counts as progress")
     flat_rounds: int = Field(default=2, ge=1, description="rounds in a row without progress that make a plateau")
-    max_rounds: int = Field(default=10, ge=1, description="cap on rounds with a model")
-    max_labels: int = Field(default=1000, ge=1, description="cap on labels, evaluation frames not counted")
+    max_rounds: int = Field(default=10, ge=1, le=10_000, description="cap on rounds with a model")
+    max_labels: int = Field(default=1000, ge=1, le=10_000_000, description="cap on labels, evaluation frames not counted")
     max_core_hours: float = Field(default=100.0, gt=0, description="cap on the computing of labels and steps together")
 
 
@@ -182,7 +202,7 @@ def _expand_short_name(value: Any) -> Any:
 class CampaignConfig(Section):
     """One campaign."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="of the campaign and of its registry NAME.db")
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$", description="of the campaign and of its registry NAME.db")
     seed: int = Field(default=1, ge=0, lt=2**31, description="of every random stream: the same seed, the same campaign")
     system: SystemConfig
     labeler: Annotated[LevelOfTheory, BeforeValidator(_expand_short_name)]
@@ -192,6 +212,16 @@ class CampaignConfig(Section):
     proposals: ProposalConfig = ProposalConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     stop: StopConfig = StopConfig()
+
+    @model_validator(mode="after")
+    def _first_labels_fit_the_cap(self) -> Self:
+        if self.stop.max_labels < self.initial.structures:
+            raise ConfigError(
+                f"stop.max_labels of {self.initial.structures} or more, the labels that the first model learns from",
+                f"max_labels: {self.stop.max_labels}",
+                "raise `stop.max_labels`, or lower `initial.structures`",
+            )
+        return self
 
     @property
     def digest(self) -> str:
@@ -213,24 +243,7 @@ def load_config(path: Path) -> CampaignConfig:
     """Read a YAML campaign file. Raises `ConfigError` for a missing or over-long file, bad YAML and bad values."""
     if not path.is_file():
         raise ConfigError("a campaign file", f"there is no file {path}", f"make one with `alloop init {path.stem}`")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ConfigError(
-            f"a campaign file below {MAX_FILE_BYTES} bytes", f"{path.stat().st_size} bytes", "is this the right file?"
-        )
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoAliasLoader)  # noqa: S506  (a SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} in YAML", " ".join(str(error).split()), "mend the line named above") from None
-    return parse_config(values, source=str(path))
-
-
-class _NoAliasLoader(yaml.SafeLoader):
-    """Plain data only: no objects, and no aliases (which make small files expand without limit)."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not used in campaign files")
-        return super().compose_node(parent, index)
+    return parse_config(read_yaml(path), source=str(path))
 
 
 def _explain(error: ValidationError, source: str) -> ConfigError:
@@ -247,7 +260,10 @@ def _explain(error: ValidationError, source: str) -> ConfigError:
         return ConfigError(f"{source}: the key {where!r}", f"it is not there{more}", f"add `{location[-1]}:`")
     if first["type"] == "union_tag_invalid" or (where == "labeler" and isinstance(first["input"], str)):
         return ConfigError(f"{source}: a labeler", f"{first['input']!r}{more}", nearest(str(first["input"]), SHORT_NAMES))
-    return ConfigError(f"{source}: {where}: {first['msg']}", f"{first['input']!r}{more}", f"change `{where}`")
+    do = f"change `{where}`"
+    if first["type"] == "literal_error" and isinstance(first["input"], str):
+        do = nearest(first["input"], re.findall(r"'([^']*)'", first.get("ctx", {}).get("expected", "")))
+    return ConfigError(f"{source}: {where}: {first['msg']}", f"{first['input']!r}{more}", do)
 
 
 def _known_keys(location: list[str]) -> list[str]:

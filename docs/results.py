@@ -17,6 +17,7 @@ from typing import Any
 from alloop.__about__ import __version__
 from alloop.config import load_config
 from alloop.files import write_atomically
+from alloop.posterior.health import SamplerHealth, shown
 from alloop.registry.registry import Registry
 from alloop.report.data import gather
 from alloop.report.summary import summary_values
@@ -85,8 +86,8 @@ def _row(entry: dict[str, Any]) -> Sequence[str]:
         _mev(last["force_mae"]),
         f"{100 * last['coverage_95']:.1f} %" + _between(last["coverage_95_interval"], 100.0),
         f"{last['z_std']:.2f}",
-        f"{health['r_hat_forces']:.2f}",
-        "yes" if health["converged"] else "no",
+        shown(health["r_hat_forces"], 2),
+        SamplerHealth.model_validate(health).verdict,
         f"{sum(summary['core_seconds'].values()):.0f}",
     )
 

@@ -139,6 +139,8 @@ def _show(facts: dict[str, Any]) -> None:
 
 
 def _round_cells(row: dict[str, Any]) -> list[str]:
+    from alloop.posterior.health import shown
+
     report = row["report"]
     metrics = report["evaluation"] or report["held_out"]
     figures = ["-", "-", "-"]
@@ -146,5 +148,5 @@ def _round_cells(row: dict[str, Any]) -> list[str]:
         rmse = metrics["force_rmse"]
         figures = [f"{MEV_PER_EV * rmse:.1f}", f"{KCAL_PER_MOL_PER_EV * rmse:.2f}", f"{metrics['coverage_95']:.2f}"]
     decision = (row["decision"] or {}).get("stop") or "go on"
-    health = f"{report['health']['r_hat_forces']:.2f}"
+    health = shown(report["health"]["r_hat_forces"], 2)
     return [str(row["round"]), str(report["labels_train"]), str(report["labels_calibration"]), *figures, health, decision]

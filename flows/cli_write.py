@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from alloop.structures.structure import Structure
 
 TEMPLATES = Path(__file__).parent / "templates"
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
 def register(app: typer.Typer) -> None:

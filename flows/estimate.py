@@ -10,6 +10,7 @@ from flows.wiring import Prepared
 from labelers.isolate import LabelPool
 
 SHORT_LABEL_SECONDS = 2.0
+MEASURED_SECONDS = 120.0  # a label that takes longer is not waited for
 UNITS = "positions in Å, energies in eV, forces in eV/Å"
 
 
@@ -49,7 +50,8 @@ def gradients_of_dynamics(config: CampaignConfig) -> int:
 
 def _measured(campaign: Prepared, settings: Settings, facts: dict[str, Any]) -> dict[str, Any]:
     """Seconds of one label of the first structure, and of all of them on this machine."""
-    resources = Resources(threads=1, wall_seconds=settings.label_wall_seconds, memory_mib=settings.label_memory_mib)
+    patience = min(settings.label_wall_seconds, MEASURED_SECONDS)
+    resources = Resources(threads=1, wall_seconds=patience, memory_mib=settings.label_memory_mib)
     request = LabelRequest(campaign.start[0], campaign.config.labeler, campaign.start[0].is_periodic)
     with LabelPool[int](1, resources) as pool:
         (outcome,) = pool.map([request])

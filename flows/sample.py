@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from alloop.posterior.health import SamplerHealth, shown
 from alloop.posterior.run import PosteriorStart, SamplingJob, SamplingProgress, sample_posterior
 from alloop.registry.registry import Registry
 from flows.assess import calibration_of, posterior_of
@@ -32,9 +33,10 @@ def draw(registry: Registry, ref: CampaignRef, round: int, settings: Settings) -
     job = SamplingJob(config.model, config.posterior, config.seed, round, _start(registry, ref, round))
 
     def heard(progress: SamplingProgress) -> None:
-        voice.advance(progress.done, progress.total, "steps of all chains")
+        voice.advance(progress.done, progress.total, "steps of all chains or networks")
 
-    voice.say(f"{config.posterior.samples} chains on {len(training_set.train)} labels")
+    what = "chains" if config.posterior.method == "sghmc" else f"members, {config.posterior.method.replace('_', ' ')},"
+    voice.say(f"{config.posterior.samples} {what} on {len(training_set.train)} labels")
     with metered(registry, ref, round, "sample") as meter:
         draws = sample_posterior(
             training_set,
@@ -49,10 +51,14 @@ def draw(registry: Registry, ref: CampaignRef, round: int, settings: Settings) -
         registry.add_posterior(
             ref.campaign, round, training_set.digest, draws.samples, draws.model, health.model_dump(mode="json")
         )
-    voice.say(
-        f"{len(draws.samples)} posterior samples, R-hat {health.r_hat_forces:.2f}, "
-        f"T_kin {health.kinetic_temperature:.2f}, converged: {'yes' if health.converged else 'no'}"
-    )
+    voice.say(f"{len(draws.samples)} {_told(health)}")
+
+
+def _told(health: SamplerHealth) -> str:
+    if not health.has_chains:
+        return f"members: {health.sentence}"
+    figures = f"R-hat {shown(health.r_hat_forces, 2)}, T_kin {shown(health.kinetic_temperature, 2)}"
+    return f"posterior samples, {figures}, converged: {health.verdict}"
 
 
 def _start(registry: Registry, ref: CampaignRef, round: int) -> PosteriorStart | None:

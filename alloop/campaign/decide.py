@@ -18,6 +18,7 @@ from alloop.campaign.budget import cap_reached
 from alloop.campaign.plateau import CONFIDENCE, Change, changes, flat_streak, probe_q95
 from alloop.campaign.state import Decision, RoundReport, Spending, StopReason
 from alloop.config import StopConfig
+from alloop.posterior.health import shown
 from alloop.proposals.probe_report import Probe
 
 _CAP_ADVICE = {
@@ -145,9 +146,12 @@ def _change_words(clauses: _Clauses, stop: StopConfig) -> str:
 
 
 def _caveat(report: RoundReport, reason: StopReason | None) -> str:
-    if report.health.converged or reason not in (StopReason.REACHED, StopReason.PLATEAU):
+    health = report.health
+    if health.converged or reason not in (StopReason.REACHED, StopReason.PLATEAU):
         return ""
-    return f" The sampler's chains had not converged (R-hat of forces {report.health.r_hat_forces:.2f})."
+    if not health.has_chains:
+        return f" The uncertainty is not that of a posterior: {health.described}."
+    return f" The sampler's chains had not converged (R-hat of forces {shown(health.r_hat_forces, 2)})."
 
 
 def _figures(clauses: _Clauses, stop: StopConfig, spending: Spending) -> dict[str, float]:

@@ -125,6 +125,10 @@ class Interaction:
         self.depth = len(widths) + 1
         self.channels = channels
 
+    def scalar_readers(self) -> tuple[str, ...]:
+        """The parameters that read the scalar inputs: row r reads channel r modulo the number of channels."""
+        return self._key("mix", self.scalar), self._key("self", self.scalar)
+
     def __call__(self, views: Views, features: Features, species: Tensor, edges: Edges, neighbor_scale: float) -> Features:
         """`species` [G, A, Z] one-hot; returns the gated outputs."""
         weights = self._radial_weights(views, edges)

@@ -86,6 +86,11 @@ class Potential:
     def n_parameters(self) -> int:
         return self.layout.size
 
+    def scalar_readers(self) -> list[tuple[str, ...]]:
+        """For each interaction, the parameters that read its scalar outputs: row r reads channel r modulo `channels`."""
+        heads = ("readout.0", *(name for name in self.layout.entries if name.endswith(".weight.0")))
+        return [*(layer.scalar_readers() for layer in self.layers[1:]), heads]
+
     def _make_layers(self) -> list[Interaction]:
         """The first layer reads scalars only; the last one writes scalars only, and what the force covariance is made of."""
         config = self.config

@@ -1,7 +1,6 @@
 """K independent chains: warm-up, learning the mass, sampling; resumable at any moment, bit for bit on a CPU."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,14 @@ from torch import Tensor
 
 from alloop.config import PosteriorConfig
 from alloop.model.potential import Potential
+from alloop.posterior.adam import adam_step
 from alloop.posterior.baoa import BAOA
 from alloop.posterior.checkpoint import load_checkpoint, save_checkpoint
 from alloop.posterior.guard import GuardState, bad_steps, judge, start_guard
 from alloop.posterior.kernel import ChainState, Kernel, Pace, at_rest
 from alloop.posterior.mass import AmsgradMass, MassState, chosen
 from alloop.posterior.prior import Prior
+from alloop.posterior.resumable import Keeping, run_to_end
 from alloop.posterior.schedules import Phase, Schedule
 from alloop.posterior.sghmc import SGHMC
 from alloop.posterior.sgld import SGLD
@@ -26,7 +27,6 @@ from alloop.posterior.step_size import GRADIENTS, largest_step, measure
 from alloop.rng import stream_seed
 from alloop.training.objective import Objective
 
-ADAM_BETA1, ADAM_BETA2 = 0.9, 0.99
 PROBED_STRUCTURES = 8
 
 
@@ -193,18 +193,21 @@ class Chains:
         return replace(running, gradient_variance=found.gradient_variance) if self.config.subtract_gradient_noise else running
 
     def _warm_up(self, running: Running, gradient: Tensor) -> Running:
-        """One step of Adam (Kingma and Ba 2015) up the likelihood; its second moment is the one the mass starts from.
+        """One step of Adam up the likelihood; its second moment is the one the mass starts from.
 
         Without noise the prior would pull every weight that the labels leave free to zero, where no posterior sample ever is:
         in P dimensions |theta|^2 is close to P under N(0, I). A start drawn from the prior that climbs the likelihood alone
         keeps that norm. A gradient that is no number moves nothing.
         """
-        steps = running.step + 1
-        first = torch.lerp(gradient, running.first_moment, ADAM_BETA1)
-        second = ADAM_BETA2 * running.mass.second_moment + (1.0 - ADAM_BETA2) * gradient.square()
-        denominator = (second / (1.0 - ADAM_BETA2**steps)).sqrt() + self.config.mass_floor
-        rate = self.schedule.learning_rate(running.step) / (1.0 - ADAM_BETA1**steps)
-        moved = replace(running.state, parameters=running.state.parameters - rate * first / denominator)
+        parameters, (first, second) = adam_step(
+            running.state.parameters,
+            (running.first_moment, running.mass.second_moment),
+            gradient,
+            steps=running.step + 1,
+            rate=self.schedule.learning_rate(running.step),
+            floor=self.config.mass_floor,
+        )
+        moved = replace(running.state, parameters=parameters)
         bad = ~moved.parameters.sum(1).isfinite()
         guard, state, took = judge(running.guard, running.state, moved, bad, step=running.step)
         if bool(bad.any()):
@@ -287,23 +290,6 @@ def _parts(running: Running) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def run_chains(
-    chains: Chains,
-    start: Tensor | None,
-    *,
-    checkpoint: Path,
-    identity: str,
-    every_seconds: float,
-    progress: Callable[[int], None],
-) -> ChainDraws:
-    """Run to the end from the checkpoint if there is one, otherwise from `start`; `progress` hears the steps done."""
-    running = chains.load(checkpoint, identity) or chains.start(start)
-    saved = time.monotonic()
-    while running.step < chains.schedule.total:
-        running = chains.advance(running)
-        progress(running.step)
-        if time.monotonic() - saved > every_seconds:
-            chains.save(checkpoint, running, identity)
-            saved = time.monotonic()
-    chains.save(checkpoint, running, identity)
-    return chains.result(running)
+def run_chains(chains: Chains, start: Tensor | None, keeping: Keeping) -> ChainDraws:
+    """Run to the end from the checkpoint if there is one, otherwise from `start`."""
+    return chains.result(run_to_end(chains, lambda: chains.start(start), chains.schedule.total, keeping))

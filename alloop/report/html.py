@@ -12,6 +12,7 @@ from alloop.campaign.plateau import probe_q95
 from alloop.committee.calibration import LEVELS
 from alloop.committee.metrics import Metrics
 from alloop.files import write_atomically
+from alloop.posterior.health import shown
 from alloop.registry.registry import Registry
 from alloop.report import figures, tables, words
 from alloop.report.data import ReportData, gather
@@ -67,7 +68,10 @@ def _cards(data: ReportData) -> Iterator[tuple[str, str, str]]:
     yield "computing", value, unit
     if data.last is not None:
         health = data.last.report.health
-        yield "sampler converged", "yes" if health.converged else "no", f"R-hat of forces {health.r_hat_forces:.2f}"
+        if health.has_chains:
+            yield "sampler converged", health.verdict, f"R-hat of forces {shown(health.r_hat_forces, 2)}"
+        else:
+            yield "method", health.method.replace("_", " "), "no chains that could converge"
 
 
 def _learning(data: ReportData) -> Iterator[str]:

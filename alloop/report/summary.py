@@ -22,14 +22,7 @@ def summary_lines(data: ReportData, report: Path | None = None) -> list[tuple[st
         lines += _error_lines(data, metrics, first)
     lines.append(("core-seconds", _by_step(data)))
     if data.last is not None:
-        health = data.last.report.health
-        lines.append(
-            (
-                "sampler",
-                f"R-hat {health.r_hat_forces:.2f} (forces), {health.r_hat_log_posterior:.2f} (log posterior);"
-                f" T_kin {health.kinetic_temperature:.3f}; converged: {'yes' if health.converged else 'no'}",
-            )
-        )
+        lines.append(("sampler", data.last.report.health.sentence))
     return lines if report is None else [*lines, ("report", str(report))]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alloop.campaign.plateau import probe_q95
-from alloop.posterior.health import SamplerHealth
+from alloop.posterior.health import SamplerHealth, shown
 from alloop.proposals.proposal import Rejection, Strategy
 from alloop.registry.records import LabelRecord
 from alloop.registry.status import LabelStatus
@@ -70,15 +70,15 @@ def sampler(data: ReportData) -> Table:
     rows = tuple(
         (
             str(each.report.round),
-            f"{each.report.health.r_hat_forces:.2f}",
-            f"{each.report.health.r_hat_log_posterior:.2f}",
+            shown(each.report.health.r_hat_forces, 2),
+            shown(each.report.health.r_hat_log_posterior, 2),
             *_sizes(each.report.health),
-            f"{each.report.health.kinetic_temperature:.3f}",
+            shown(each.report.health.kinetic_temperature, 3),
             _share(each.report.health.gradient_noise_inflation),
             _share(each.report.health.step_bias_inflation),
             f"{each.report.health.gradient_evaluations:,}",
             f"{each.report.health.rejected_steps} / {each.report.health.quarantined_chains}",
-            "yes" if each.report.health.converged else "no",
+            each.report.health.verdict,
         )
         for each in data.rounds
     )
@@ -89,12 +89,12 @@ def sampler(data: ReportData) -> Table:
 
 def _sizes(health: SamplerHealth) -> tuple[str, str]:
     if health.ess_forces is None:
-        return "-", "-"
+        return "–", "–"
     return f"{health.ess_forces:.0f}", f"{1000 * health.ess_forces / health.gradient_evaluations:.2f}"
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
+    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def clauses(data: ReportData) -> Table:
@@ -184,9 +184,9 @@ def labels(data: ReportData) -> Table:
     """Every label, failures first; at most MOST_LABEL_ROWS of them."""
     head = ("label", "round", "strategy", "purpose", "status", "attempts", "core-seconds", "largest force, eV/Å", "message")
     ordered = sorted(data.labels, key=lambda each: (each.status is LabelStatus.COMPLETE, each.round, each.label_id))
-    shown = ordered[:MOST_LABEL_ROWS]
-    rows = tuple(_label_row(each) for each in shown)
-    return Table(head, rows, dropped=len(ordered) - len(shown), words=(0, 2, 3, 4, 8))
+    first = ordered[:MOST_LABEL_ROWS]
+    rows = tuple(_label_row(each) for each in first)
+    return Table(head, rows, dropped=len(ordered) - len(first), words=(0, 2, 3, 4, 8))
 
 
 def _label_row(label: LabelRecord) -> tuple[str, ...]:

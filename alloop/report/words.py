@@ -124,11 +124,33 @@ def why(data: ReportData) -> str:
     return decision.sentence if decision is not None else "Nothing has been decided yet."
 
 
+def sampler(data: ReportData) -> str:
+    """What the members are, and how the figures of the sampler are read."""
+    posterior = data.config.posterior
+    health = data.last.report.health if data.last else None
+    if health is not None and not health.has_chains:
+        return (
+            f"{posterior.samples} members: {health.described}. They are no draws of a chain, so there is neither R-hat nor a"
+            f" kinetic temperature. Networks were kept where they predicted {health.held_out_labels} held-out training labels"
+            " best."
+        )
+    return (
+        f"{posterior.samples} posterior samples, one from each independent chain. R-hat compares the chains (1 where they"
+        f" agree); the kinetic temperature is {posterior.temperature:g} where the step is small enough, which does not say that"
+        " a chain has arrived."
+    )
+
+
 def advice(data: ReportData) -> list[str]:
     """What to do next, the most important first."""
     items = [_advice_on_the_end(data)]
     metrics, last = data.last_metrics, data.last
-    if last is not None and not last.report.health.converged:
+    if last is not None and not last.report.health.has_chains:
+        items.append(
+            f"The error bars are not those of a posterior: {last.report.health.described}. The calibration above was measured"
+            " all the same; `posterior.method: sghmc` draws from the posterior."
+        )
+    elif last is not None and not last.report.health.converged:
         items.append(
             "The sampler's chains have not converged. Raise `posterior.sampling_steps` (and `warmup_steps`) before you read"
             " the error bars as those of the posterior; the calibration above was measured all the same."

@@ -95,7 +95,12 @@ def lowest_multiplicity(numbers: NDArray[np.int64], total_charge: int) -> int:
 
 def check_electrons(numbers: NDArray[np.int64], total_charge: int, spin_multiplicity: int) -> None:
     """Raise `StructureError` unless `spin_multiplicity` is possible with the electrons that the charge leaves."""
-    electrons = int(np.sum(numbers)) - int(total_charge)
+    protons = int(np.sum(numbers))
+    electrons = protons - int(total_charge)
+    if electrons > 2 * protons:
+        raise StructureError(
+            "a total_charge that atoms can hold", f"{total_charge} e with {protons} protons", "give the charge in e, not in C"
+        )
     unpaired = int(spin_multiplicity) - 1
     if electrons < 0 or unpaired < 0 or unpaired > electrons or (electrons - unpaired) % 2:
         possible = [m for m in range(1, 8) if m - 1 <= electrons and (electrons - m + 1) % 2 == 0]

@@ -266,6 +266,50 @@ def test_a_raised_cap_goes_on_as_if_it_had_been_there_from_the_start(
     assert second.stop is not None
 
 
+def _of_method(method: str) -> str:
+    """A campaign of one round with that method in the sampler's place."""
+    steps = "warmup_steps: 20, mass_steps: 5, sampling_steps: 15"
+    shorter = CAMPAIGN.replace("warmup_steps: 150, mass_steps: 30, sampling_steps: 50", steps)
+    return shorter.replace("samples: 2", f"method: {method}, samples: 2").replace("max_rounds: 2", "max_rounds: 1")
+
+
+BASELINES = ["ensemble", *(pytest.param(method, marks=pytest.mark.long) for method in ("dropout", "last_layer"))]
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_a_baseline_takes_the_samplers_place(method: str, server: dict[str, str], tmp_path: Path) -> None:
+    file = _written(tmp_path / "campaign", _of_method(method))
+    process = _start("run", file, server)
+    _hold(file, process)
+    _wait_until(lambda: any(file.with_suffix(".files").glob("checkpoints/*")), 60, "no checkpoint was written")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    out, _ = _run("run", file, server)
+    assert "no chains, so neither R-hat nor convergence" in out
+    assert "converged: " not in out
+    with _registry(file) as registry:
+        posterior = registry.posterior("p4")
+        (report,) = (record.report for record in registry.rounds("p4") if record.report)
+    assert posterior is not None
+    assert len(posterior.samples) == 2
+    assert report.health.method == method
+    assert report.health.r_hat_forces is None
+    assert report.evaluation is not None
+    assert f"<b>{method.replace('_', ' ')}</b>" in file.with_suffix(".html").read_text()
+    assert "–" in _run("status", file, server)[0]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("method", ["ensemble", "dropout", "last_layer"])
+def test_a_killed_baseline_ends_as_if_nothing_had_happened(method: str, tmp_path: Path) -> None:
+    longer = _of_method(method).replace("max_rounds: 1", "max_rounds: 2").replace("warmup_steps: 20", "warmup_steps: 400")
+    reference, file = _written(tmp_path / "reference", longer), _written(tmp_path / "campaign", longer)
+    _run("run", reference, {})
+    _kill_and_go_on(file, kills=5, seed=23, environment={})
+    assert _outcome(file) == _outcome(reference)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_killed_ten_times_it_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:

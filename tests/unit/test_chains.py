@@ -122,6 +122,20 @@ def test_a_flipped_bit_is_found_and_the_generation_before_is_used(tmp_path, plac
     assert load_checkpoint(path) is None
 
 
+def test_f15_a_thousand_flips_are_a_thousand_found(tmp_path):
+    path = tmp_path / "checkpoint"
+    save_checkpoint(path, {"x": torch.arange(50.0)}, {"step": 1})
+    whole, places = path.read_bytes(), np.random.default_rng(15)
+    for place, bit in zip(places.integers(0, len(whole), 1000), places.integers(0, 8, 1000), strict=True):
+        content = bytearray(whole)
+        content[place] ^= 1 << int(bit)
+        path.write_bytes(bytes(content))
+        assert load_checkpoint(path) is None
+    for length in places.integers(0, len(whole), 100):
+        path.write_bytes(whole[:length])
+        assert load_checkpoint(path) is None, "cut short"
+
+
 def test_phases_and_temperature():
     schedule = Schedule(POSTERIOR)
     phases = [schedule.phase(step) for step in range(schedule.total)]

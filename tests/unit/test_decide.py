@@ -127,6 +127,15 @@ def test_unconverged_chains_are_mentioned_where_it_matters():
     assert "had not converged (R-hat of forces 1.30)" in decide(reports, STOP, NOTHING_SPENT, seed=1).sentence
 
 
+def test_members_that_are_not_sampled_are_no_posterior():
+    reports = [report(1, probe(0.4)), report(2, probe(0.02), converged=False)]
+    nothing = {"r_hat_forces": None, "r_hat_log_posterior": None, "kinetic_temperature": None}
+    health = reports[1].health.model_copy(update={"method": "ensemble"} | nothing)
+    sentence = decide([reports[0], reports[1].model_copy(update={"health": health})], STOP, NOTHING_SPENT, seed=1).sentence
+    assert "not that of a posterior: a deep ensemble" in sentence
+    assert "R-hat" not in sentence
+
+
 def test_a_probe_without_frames_stops_nothing():
     empty = made_probe(sigmas=((), ()), stable=(False, False))
     decision = decide([report(1, empty), report(2, empty), report(3, empty)], STOP, NOTHING_SPENT, seed=1)

@@ -356,6 +356,19 @@ def test_unconverged_chains_and_failures_are_not_hidden(data, page):
     assert page.index("convergence: the SCF did not converge") < page.index("labeler-dynamics</td>")
 
 
+def test_members_that_are_not_sampled_are_not_judged_as_chains(data):
+    nothing = {"r_hat_forces": None, "r_hat_log_posterior": None, "kinetic_temperature": None}
+    health = data.last.report.health.model_copy(update={"method": "dropout", "held_out_labels": 6} | nothing)
+    last = replace(data.last, report=data.last.report.model_copy(update={"health": health}))
+    other = replace(data, rounds=(*data.rounds[:-1], last))
+    assert "neither R-hat nor a kinetic temperature" in words.sampler(other)
+    assert not any("converged" in item for item in words.advice(other))
+    assert any("not those of a posterior: one network behind dropout masks" in item for item in words.advice(other))
+    row = tables.sampler(other).rows[-1]
+    assert row[1] == row[2] == row[5] == row[-1] == "–"
+    assert "sampler converged" not in render(other)
+
+
 def test_every_proposal_has_one_fate(data):
     table = tables.fates(data)
     for row in table.rows:

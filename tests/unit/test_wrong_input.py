@@ -61,6 +61,13 @@ def _check(result: tuple[int, str], code: int, *parts: str) -> None:
 ROWS = {
     "unknown key": ({"more": "proposals: {bacth: 3}"}, 2, ("'proposals.bacth' is not one", "did you mean 'batch'?")),
     "value out of range": ({"more": "proposals: {batch: 1}"}, 2, ("proposals.batch", "greater than or equal to 2")),
+    "a key twice": ({"more": "seed: 1\nseed: 2"}, 2, ("'seed' twice",)),
+    "a list as a key": ({"more": "? [a, b]\n: 1"}, 2, ("in YAML", "line")),
+    "hidden layer of no width": ({"more": "model: {radial_hidden: [0]}"}, 2, ("model.radial_hidden.0",)),
+    "temperature below zero": ({"more": "initial: {temperatures_kelvin: [-5]}"}, 2, ("initial.temperatures_kelvin.0",)),
+    "cap below the first labels": ({"more": "stop: {max_labels: 5}"}, 2, ("stop.max_labels of 30 or more",)),
+    "more charge than an integer holds": ({"system": ", total_charge: 99999999999999999999"}, 2, ("system.total_charge",)),
+    "more electrons than atoms hold": ({"system": ", total_charge: -1000"}, 2, ("a total_charge that atoms can hold",)),
     "no structure file": ({"xyz": None}, 2, ("there is no file", "water.xyz")),
     "charge and spin": ({"system": ", spin_multiplicity: 2"}, 2, ("leaves 10 electrons", "use a multiplicity of 1, 3")),
     "not a number": ({"xyz": WATER.replace("0.93", "nan")}, 2, ("finite coordinates", "atoms [2]")),

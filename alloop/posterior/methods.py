@@ -1,0 +1,64 @@
+"""What a method offers: K parameter vectors of one function, made from labels. The sampler and its baselines look alike.
+
+method       its K members are                                   networks   file
+sghmc        draws of the posterior, one from each chain         K          `sampler`
+ensemble     networks trained from different starts              K          `ensemble`
+dropout      one network behind K masks                          1          `dropout`
+last_layer   one network with K draws of its last layer          1          `last_layer`
+
+All of them spend the same budget: K times the steps of a chain, each one gradient on a minibatch. One network gets all of it.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from alloop.config import PosteriorConfig
+from alloop.model.potential import Potential
+from alloop.posterior.health import SamplerHealth
+from alloop.posterior.resumable import Keeping
+from alloop.posterior.sample import PosteriorSample
+from alloop.posterior.schedules import Schedule
+from alloop.training.training_set import LabeledStructure
+
+
+@dataclass(frozen=True)
+class Task:
+    """The `members` (their indices) to make in one tensor program, from the labels `labeled` that may be trained on.
+
+    `seed` and `round` name the random streams; `start` [k, P] are the members' parameters of an earlier round, or None. Tensors
+    live on `device`, and so do the streams that minibatches are drawn from.
+    """
+
+    potential: Potential
+    labeled: tuple[LabeledStructure, ...]
+    config: PosteriorConfig
+    members: tuple[int, ...]
+    seed: int
+    round: int
+    start: Tensor | None
+    device: torch.device
+
+    @property
+    def steps(self) -> int:
+        """Of a chain, and of each network of an ensemble."""
+        return Schedule(self.config).total
+
+
+D = TypeVar("D")
+
+
+class Method(Protocol[D]):
+    """Stateless. `run` makes members where it is called, `together` joins what all runs left behind."""
+
+    one_network: bool
+
+    def run(self, task: Task, keeping: Keeping) -> D:
+        """To the end, resumable; `keeping` hears the steps done by each network."""
+        ...
+
+    def together(self, draws: list[D], config: PosteriorConfig) -> tuple[tuple[PosteriorSample, ...], SamplerHealth]:
+        """Samples and verdict. Raises `AlloopError` where fewer than two members can be used."""
+        ...
