@@ -11,7 +11,7 @@ from alloop.training.compiled import TOLERANCE, CompiledGradient, traced
 from alloop.training.objective import Objective
 from benchmarks.systems import Problem, frames_of, problem
 
-MODEL = ModelConfig(channels=4, layers=1, l_max=1, radial_hidden=(), readout_hidden=4, noise_hidden=(4,))
+MODEL = ModelConfig(channels=4, layers=1, l_max=1, radial_hidden=(4,), readout_hidden=4, noise_hidden=(4,))
 
 
 @pytest.fixture(scope="module")
