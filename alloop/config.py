@@ -9,7 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from alloop.digests import digest_json
 from alloop.errors import ConfigError, nearest
@@ -17,8 +27,10 @@ from alloop.labels.level_of_theory import SHORT_NAMES, LevelOfTheory
 from alloop.plain_yaml import read_yaml
 
 MAX_CHARGE = 1000
+MAX_NAME = 64
 Widths = tuple[Annotated[int, Field(ge=1, le=1024)], ...]
 Temperatures = tuple[Annotated[float, Field(gt=0)], ...]
+_LEVELS: TypeAdapter[LevelOfTheory] = TypeAdapter(LevelOfTheory)
 
 
 class Section(BaseModel):
@@ -107,6 +119,12 @@ class PosteriorConfig(Section):
     prior_std: float = Field(default=1.0, gt=0, description="of every parameter, fan-in being divided out")
     dropout_rate: float = Field(default=0.1, gt=0, le=0.5, description="of scalar channels, for `method: dropout`")
     warm_start: bool = Field(default=True, description="later rounds of `sghmc` start from the last samples; others start anew")
+    new_label_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of a minibatch drawn from labels that the last samples have not seen, the gradient staying unbiased",
+    )
     chains_at_once: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default=2, description="chains in one tensor program; 0: all, best on a GPU; auto: as measured at the start"
     )
@@ -114,7 +132,7 @@ class PosteriorConfig(Section):
 
     @model_validator(mode="after")
     def _only_the_sampler_has_a_kernel(self) -> Self:
-        wanted = {"kernel": "sghmc", "step_schedule": "constant", "subtract_gradient_noise": False}
+        wanted = {"kernel": "sghmc", "step_schedule": "constant", "subtract_gradient_noise": False, "new_label_share": 0.0}
         other = {name: getattr(self, name) for name, default in wanted.items() if getattr(self, name) != default}
         if self.method != "sghmc" and other:
             raise ConfigError(
@@ -123,6 +141,48 @@ class PosteriorConfig(Section):
                 f"take out {', '.join(f'`{name}`' for name in other)}, or set `method: sghmc`",
             )
         return self
+
+
+class PriorConfig(Section):
+    """A prior around weights learned before, N(theta_pre, tau^2 I) (method 5.7). Left out as a whole, it is N(0, I)."""
+
+    source: str = Field(
+        alias="from",
+        description="a campaign; or the short name of a cheaper level of theory, learned first on this campaign's structures",
+    )
+    registry: str | None = Field(
+        default=None,
+        description="registry file of that campaign, relative to the campaign file; this campaign's own if left out",
+    )
+    posterior: str | None = Field(
+        default=None, description="id of its posterior; if left out the latest at the first run, and the same ever after"
+    )
+    labels: int | None = Field(
+        default=None, ge=8, description="cheap labels, of thermal structures of their own; the initial ones if left out"
+    )
+    tau: float = Field(default=0.2, gt=0, description="standard deviation of every parameter around its centre")
+    centre: Literal["each", "best"] = Field(
+        default="each", description="each: a chain keeps to a sample of its own; best: all to the one of highest log posterior"
+    )
+
+    @model_validator(mode="after")
+    def _one_kind_of_source(self) -> "PriorConfig":
+        if self.level is None and self.labels is not None:
+            raise ValueError(f"`labels` goes with a level of theory in `from`, one of {', '.join(SHORT_NAMES)}")
+        if self.level is not None and self.posterior is not None:
+            raise ValueError("`posterior` goes with a campaign in `from`")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_in_the_file(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values = plain(self)
+        return {"from": values.pop("source"), **values}
+
+    @property
+    def level(self) -> LevelOfTheory | None:
+        """The cheaper level of theory, where `from` names one and no other registry is meant."""
+        known = SHORT_NAMES.get(self.source) if self.registry is None else None
+        return None if known is None else _LEVELS.validate_python(known)
 
 
 class InitialConfig(Section):
@@ -202,7 +262,9 @@ def _expand_short_name(value: Any) -> Any:
 class CampaignConfig(Section):
     """One campaign."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$", description="of the campaign and of its registry NAME.db")
+    name: str = Field(
+        pattern=rf"^[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{MAX_NAME - 1}}}$", description="of the campaign and of its registry NAME.db"
+    )
     seed: int = Field(default=1, ge=0, lt=2**31, description="of every random stream: the same seed, the same campaign")
     system: SystemConfig
     labeler: Annotated[LevelOfTheory, BeforeValidator(_expand_short_name)]
@@ -212,6 +274,21 @@ class CampaignConfig(Section):
     proposals: ProposalConfig = ProposalConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     stop: StopConfig = StopConfig()
+    prior: PriorConfig | None = None
+
+    @model_validator(mode="after")
+    def _prior_from_elsewhere(self) -> "CampaignConfig":
+        if self.prior is None:
+            return self
+        if self.posterior.method != "sghmc":
+            raise ValueError("prior.from goes with `posterior.method: sghmc`; the baselines have no prior")
+        if self.prior.level == self.labeler:
+            raise ValueError("prior.from is the level of theory of the labeler itself; name a cheaper one, or a campaign")
+        if self.prior.level is not None and len(f"{self.name}.{self.prior.source}") > MAX_NAME:
+            raise ValueError(f"with prior.from, name and level must fit in {MAX_NAME} characters; shorten `name`")
+        if self.prior.source == self.name and self.prior.registry is None:
+            raise ValueError("prior.from is this campaign itself; name another one")
+        return self
 
     @model_validator(mode="after")
     def _first_labels_fit_the_cap(self) -> Self:
@@ -272,11 +349,12 @@ def _known_keys(location: list[str]) -> list[str]:
     for part in location:
         fields = getattr(model, "model_fields", {})
         if part in fields:
-            model = fields[part].annotation
+            annotation = fields[part].annotation
+            model = next((each for each in get_args(annotation) if hasattr(each, "model_fields")), annotation)
         else:  # the tag of a discriminated union
             members = [m for m in get_args(model) if get_origin(m) is None and hasattr(m, "model_fields")]
             model = next((m for m in members if m.model_fields["program"].default == part), model)
-    return list(getattr(model, "model_fields", {}))
+    return [field.alias or name for name, field in getattr(model, "model_fields", {}).items()]
 
 
 def config_changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -74,7 +74,7 @@ def _sections() -> Iterator[str]:
         if _is_section(field):
             yield f"## `{name}`\n"
             yield f"{_paragraph(field.annotation)}\n"
-            yield _table(_model(field.annotation).model_fields.items())
+            yield _table((each.alias or key, each) for key, each in _model(field.annotation).model_fields.items())
 
 
 def _levels() -> Iterator[str]:
@@ -146,12 +146,16 @@ def _allowed(field: FieldInfo) -> str:
 
 
 def _is_section(field: FieldInfo) -> bool:
-    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    """One model, or one that may be left out; a choice of several is a level of theory."""
+    models = [each for each in (field.annotation, *get_args(field.annotation)) if isinstance(each, type)]
+    return sum(issubclass(each, BaseModel) for each in models) == 1
 
 
 def _model(annotation: Any) -> type[BaseModel]:
-    assert issubclass(annotation, BaseModel)
-    return annotation
+    """The section, of one that may be left out too."""
+    found = next((each for each in get_args(annotation) if each is not type(None)), annotation)
+    assert issubclass(found, BaseModel)
+    return found
 
 
 def _paragraph(annotation: Any) -> str:

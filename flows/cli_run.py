@@ -99,10 +99,11 @@ def _fresh_folder(directory: Path, name: str) -> Path:
 
 def _carry_out(file: Path, *, rounds: int) -> dict[str, Any]:
     """Check everything that can be checked at once, then run rounds under Prefect; the outcome of the last one."""
+    from flows.admission import admit
     from flows.cli_progress import shown_progress
     from flows.server import prefect_server
     from flows.settings import load_settings
-    from flows.wiring import admit, prepared
+    from flows.wiring import prepared
 
     settings = load_settings()
     campaign = prepared(file, settings)

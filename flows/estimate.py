@@ -5,6 +5,9 @@ from typing import Any
 from alloop.config import CampaignConfig
 from alloop.labels.label import Label, LabelRequest
 from alloop.labels.labeler import Resources
+from alloop.labels.level_of_theory import LevelOfTheory
+from alloop.structures.structure import Structure
+from flows.prior import usable_source
 from flows.settings import Settings
 from flows.wiring import Prepared
 from labelers.isolate import LabelPool
@@ -31,7 +34,30 @@ def facts_of(campaign: Prepared, settings: Settings, *, measure: bool) -> dict[s
         "labels_at_most": labels_at_most(config),
         "gradients_of_evaluation_dynamics": gradients_of_dynamics(config),
     }
+    facts["prior"] = _prior(campaign, settings, measure=measure)
     return facts | {"cost": _measured(campaign, settings, facts)} if measure else facts
+
+
+def _prior(campaign: Prepared, settings: Settings, *, measure: bool) -> dict[str, Any]:
+    """What the prior is, and what it costs before the first label."""
+    config, prior = campaign.config, campaign.config.prior
+    if prior is None:
+        return {"is": f"N(0, {config.posterior.prior_std:g}² I)", "labels": 0, "posteriors": 0}
+    around = "samples, one for each chain" if prior.centre == "each" else "best sample"
+    if prior.level is None:
+        source = usable_source(campaign.ref, config, campaign.start)
+        words = f"N(theta, {prior.tau:g}² I) around the {around}, of posterior {source.posterior_id} of {prior.source}"
+        return {"is": f"{words}, round {source.round}", "labels": 0, "posteriors": 0, "from_posterior": source.posterior_id}
+    labels = prior.labels or config.initial.structures
+    words = f"N(theta, {prior.tau:g}² I) around the {around}, of a posterior on {labels} labels of {prior.level}"
+    facts: dict[str, Any] = {"is": words, "labels": labels, "posteriors": 1, "level_of_theory": str(prior.level)}
+    if measure:
+        outcome = _one_label(campaign.start[0], prior.level, settings)
+        if isinstance(outcome, Label):
+            facts["core_hours_of_labels"] = labels * outcome.cost_core_seconds / 3600.0
+        else:
+            facts["failure"] = str(getattr(outcome, "message", outcome))
+    return facts
 
 
 def labels_at_most(config: CampaignConfig) -> int:
@@ -50,14 +76,7 @@ def gradients_of_dynamics(config: CampaignConfig) -> int:
 
 def _measured(campaign: Prepared, settings: Settings, facts: dict[str, Any]) -> dict[str, Any]:
     """Seconds of one label of the first structure, and of all of them on this machine."""
-    patience = min(settings.label_wall_seconds, MEASURED_SECONDS)
-    resources = Resources(threads=1, wall_seconds=patience, memory_mib=settings.label_memory_mib)
-    request = LabelRequest(campaign.start[0], campaign.config.labeler, campaign.start[0].is_periodic)
-    with LabelPool[int](1, resources) as pool:
-        (outcome,) = pool.map([request])
-        if isinstance(outcome, Label) and outcome.cost_core_seconds < SHORT_LABEL_SECONDS:
-            # The first label of a process also imports the program: the second is what the others will cost.
-            (outcome,) = pool.map([request])
+    outcome = _one_label(campaign.start[0], campaign.config.labeler, settings)
     if not isinstance(outcome, Label):
         return {"failure": str(getattr(outcome, "message", outcome))}
     total = (facts["labels_at_most"] + facts["gradients_of_evaluation_dynamics"]) * outcome.cost_core_seconds
@@ -67,6 +86,19 @@ def _measured(campaign: Prepared, settings: Settings, facts: dict[str, Any]) -> 
         "hours_here_at_most": total / 3600.0 / settings.label_workers,
         "label_workers": settings.label_workers,
     }
+
+
+def _one_label(structure: Structure, level: LevelOfTheory, settings: Settings) -> Any:
+    """Computed as a campaign would."""
+    patience = min(settings.label_wall_seconds, MEASURED_SECONDS)
+    resources = Resources(threads=1, wall_seconds=patience, memory_mib=settings.label_memory_mib)
+    request = LabelRequest(structure, level, structure.is_periodic)
+    with LabelPool[int](1, resources) as pool:
+        (outcome,) = pool.map([request])
+        if isinstance(outcome, Label) and outcome.cost_core_seconds < SHORT_LABEL_SECONDS:
+            # The first label of a process also imports the program: the second is what the others will cost.
+            (outcome,) = pool.map([request])
+    return outcome
 
 
 def told(facts: dict[str, Any]) -> str:
@@ -83,6 +115,7 @@ def told(facts: dict[str, Any]) -> str:
         lines.append(
             f"                 and {facts['gradients_of_evaluation_dynamics']} gradients of dynamics for the evaluation frames"
         )
+    lines.append(f"prior            {facts['prior']['is']}{_price(facts['prior'])}")
     cost = facts.get("cost", {})
     if "failure" in cost:
         lines.append(f"one label        FAILED: {cost['failure']}")
@@ -93,3 +126,13 @@ def told(facts: dict[str, Any]) -> str:
             f"{cost['hours_here_at_most']:.2g} hours here ({cost['label_workers']} at a time)"
         )
     return "\n".join(lines)
+
+
+def _price(prior: dict[str, Any]) -> str:
+    """Of a prior that is learned first."""
+    if "failure" in prior:
+        return f"; one such label FAILED: {prior['failure']}"
+    if not prior["posteriors"]:
+        return ""
+    labels = f"{prior['core_hours_of_labels']:.2g} core-hours of labels" if "core_hours_of_labels" in prior else "its labels"
+    return f"; it costs {labels} and one more posterior"

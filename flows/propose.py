@@ -34,7 +34,7 @@ def propose_initial(ref: CampaignRef, round: int) -> dict[str, Any]:
         if Strategy.LABELER_DYNAMICS not in made:
             _propose_evaluation(registry, ref, config, start, settings)
         if Strategy.INITIAL not in made:
-            proposals = [proposal for each in start for proposal in _initial(each, config, len(start))]
+            proposals = initial_structures(config, start)
             registry.propose(ref.campaign, round, proposals, config.labeler)
             Step(ref.campaign, round, "propose").say(f"{len(proposals)} thermal displacements of the start structure")
         return {"proposed": len(registry.proposals(ref.campaign, round))}
@@ -73,10 +73,11 @@ def _propose_evaluation(
         voice.say(f"{len(proposals)} evaluation frames from dynamics at {config.evaluation.temperature_kelvin:g} K")
 
 
-def _initial(start: Structure, config: CampaignConfig, starts: int) -> list[Proposal]:
+def initial_structures(config: CampaignConfig, start: Sequence[Structure]) -> list[Proposal]:
     """The initial structures, shared out among the start structures."""
-    share = config.initial.model_copy(update={"structures": max(config.initial.structures // starts, 4)})
-    return initial_proposals(start, share, config.proposals.calibration_fraction, seed=config.seed)
+    share = config.initial.model_copy(update={"structures": max(config.initial.structures // len(start), 4)})
+    held_out = config.proposals.calibration_fraction
+    return [proposal for each in start for proposal in initial_proposals(each, share, held_out, seed=config.seed)]
 
 
 def _decision(registry: Registry, ref: CampaignRef, round: int) -> Decision | None:

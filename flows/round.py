@@ -5,6 +5,7 @@ from typing import Any
 from prefect import flow
 
 from flows.label import label
+from flows.pretrain import pretrain
 from flows.propose import propose, propose_initial
 from flows.retrain import register
 from flows.sample import sample
@@ -19,6 +20,7 @@ def run_round(ref: CampaignRef, round: int) -> dict[str, Any]:
     """
     if round == 0:
         propose_initial(ref, round)
+        pretrain(ref)
         outcome = {"round": 0, "stop": None, "sentence": "the first labels are there: the first model can learn"}
     else:
         sample(ref, round)

@@ -7,6 +7,7 @@ from alloop.posterior.health import SamplerHealth, shown
 from alloop.posterior.run import PosteriorStart, SamplingJob, SamplingProgress, sample_posterior
 from alloop.registry.registry import Registry
 from flows.assess import calibration_of, posterior_of
+from flows.prior import prior_of
 from flows.progress import Step
 from flows.settings import Settings, load_settings
 from flows.steps import metered, step
@@ -30,7 +31,8 @@ def draw(registry: Registry, ref: CampaignRef, round: int, settings: Settings) -
     voice = Step(ref.campaign, round, "sample")
     config = registry.campaign(ref.campaign).config
     training_set = registry.snapshot_training_set(ref.campaign, round)
-    job = SamplingJob(config.model, config.posterior, config.seed, round, _start(registry, ref, round))
+    start, prior = _start(registry, ref, round), prior_of(ref, config)
+    job = SamplingJob(config.model, config.posterior, config.seed, round, start, prior)
 
     def heard(progress: SamplingProgress) -> None:
         voice.advance(progress.done, progress.total, "steps of all chains or networks")
@@ -66,4 +68,5 @@ def _start(registry: Registry, ref: CampaignRef, round: int) -> PosteriorStart |
     earlier = registry.posterior(ref.campaign, round - 1)
     if earlier is None or not registry.campaign(ref.campaign).config.posterior.warm_start:
         return None
-    return PosteriorStart(earlier.samples, dict(earlier.model))
+    seen = frozenset(item.label_id for item in registry.training_set(earlier.training_set).items)
+    return PosteriorStart(earlier.samples, dict(earlier.model), seen)

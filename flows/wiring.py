@@ -7,14 +7,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from alloop.campaign.decide import decide
-from alloop.campaign.state import Decision
-from alloop.config import CampaignConfig, config_changes, load_config
+from alloop.config import CampaignConfig, load_config
 from alloop.errors import ConfigError, MissingExtraError
 from alloop.labels.labeler import Availability
 from alloop.labels.level_of_theory import LevelOfTheory
-from alloop.registry.holders import this_process
-from alloop.registry.records import CampaignRecord
 from alloop.registry.registry import Registry
 from alloop.structures.convert import read_structures
 from alloop.structures.read_summary import ReadSummary
@@ -69,8 +65,13 @@ def prepared(file: Path, settings: Settings) -> Prepared:
         spin_multiplicity=system.spin_multiplicity,
     )
     found = require_labeler(config.labeler)
+    levels = [config.labeler]
+    if config.prior is not None and config.prior.level is not None:
+        require_labeler(config.prior.level)
+        levels.append(config.prior.level)
     for structure in start:
-        check_request(structure, config.labeler)
+        for level in levels:
+            check_request(structure, level)
     return Prepared(config, tuple(start), read, found, ref_of(file, config, settings))
 
 
@@ -80,37 +81,6 @@ def require_labeler(level: LevelOfTheory) -> Availability:
     if not found.available:
         raise MissingExtraError(f"the program of {level}", "it cannot be used here", found.reason)
     return found
-
-
-def admit(campaign: Prepared, settings: Settings) -> Decision | None:
-    """Enter a campaign into its registry; the decision that stopped it, if it has stopped. Where its goals and caps (`stop`)
-    were changed since, a stopped campaign is judged anew by them.
-
-    Raises `ConfigChangedError`, `SchemaError`, and `CampaignBusyError` while another process runs it: here, before anything is
-    started. (The flow holds the campaign again by itself.)
-    """
-    with open_registry(campaign.ref, settings, create=True) as registry:
-        record = registry.create_campaign(campaign.config, campaign.start)
-        if record.stop is not None and record.config.stop == campaign.config.stop:
-            return record.stop
-        token = registry.hold_campaign(record.name, this_process(), settings.lease_seconds)
-        try:
-            if record.config.stop != campaign.config.stop:
-                _change_stop(registry, record, campaign.config)
-        finally:
-            registry.release_campaign(record.name, token)
-        return registry.campaign(record.name).stop
-
-
-def _change_stop(registry: Registry, record: CampaignRecord, config: CampaignConfig) -> None:
-    """Reports are written once; what follows from them is decided again. A campaign at work meets new rules by itself."""
-    changes = "; ".join(config_changes(record.config.stop.model_dump(), config.stop.model_dump(), "stop."))
-    reports = [each.report for each in registry.rounds(record.name) if each.report is not None]
-    decision = None
-    if record.stop is not None:
-        decision = decide(reports, config.stop, registry.spending(record.name), seed=config.seed)
-        decision = decision.model_copy(update={"sentence": f"{decision.sentence} Judged anew: {changes}."})
-    registry.change_stop(record.name, config.stop, decision)
 
 
 def open_registry(ref: CampaignRef, settings: Settings | None = None, *, create: bool = False) -> Registry:

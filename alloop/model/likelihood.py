@@ -20,10 +20,11 @@ class Targets:
     forces: Tensor
 
 
-def log_likelihood(raw: Raw, targets: Targets, batch: StructureBatch) -> Tensor:
+def log_likelihood(raw: Raw, targets: Targets, batch: StructureBatch, weights: Tensor | None = None) -> Tensor:
     """sum over structures of log N(E; mu_E, sigma_E^2) + sum over atoms of log N(F; mu_F, Sigma_F); [K].
 
-    Sigma_F = sigma_F^2 exp(T) has log det 6 log sigma_F: without T, three components of one sigma.
+    Sigma_F = sigma_F^2 exp(T) has log det 6 log sigma_F: without T, three components of one sigma. `weights` [K, S] multiply
+    the terms of each structure, where given.
     """
     assert raw.forces is not None
     energy_z = (targets.energy - raw.energy) * (-raw.log_sigma_energy).exp()
@@ -33,4 +34,6 @@ def log_likelihood(raw: Raw, targets: Targets, batch: StructureBatch) -> Tensor:
         residuals = whitened(residuals, raw.log_shape_force)
     squares = residuals.square().sum(-1)
     force_terms = -0.5 * (squares * (-2.0 * raw.log_sigma_force).exp() + 3.0 * LOG_2PI) - 3.0 * raw.log_sigma_force
+    if weights is not None:
+        energy_terms, force_terms = energy_terms * weights, force_terms * weights.gather(1, batch.structure_index)
     return (energy_terms * batch.structure_mask).sum(1) + (force_terms * batch.atom_mask).sum(1)

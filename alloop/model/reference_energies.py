@@ -50,18 +50,29 @@ def fit_scaling(
     if not structures:
         raise InputError("at least one label to train on", "none", "label some structures first")
     species = tuple(int(number) for number in np.unique(np.concatenate([each.numbers for each in structures])))
-    counts = np.array([[int((each.numbers == number).sum()) for number in species] for each in structures], dtype=float)
-    references, *_ = np.linalg.lstsq(counts, np.asarray(energies_ev), rcond=None)
     scale = float(np.sqrt(np.mean(np.concatenate([each.ravel() for each in forces]) ** 2)))
     if not scale > 0.0:
         raise InputError("labels with forces", "all forces are zero", "check the labeler")
     neighbors = [_neighbors_within(each, cutoff_angstrom) for each in structures]
     return Scaling(
         species=species,
-        reference_energies_ev=tuple(float(value) for value in references),
+        reference_energies_ev=_references(structures, energies_ev, species),
         energy_scale=scale,
         average_neighbors=max(float(np.mean(np.concatenate(neighbors))), 1.0),
     )
+
+
+def with_references_of(scaling: Scaling, structures: Sequence[Structure], energies_ev: Sequence[float]) -> Scaling:
+    """`scaling` with reference energies fitted anew; species, energy scale and neighbours stay, so that weights go on meaning
+    the same forces."""
+    references = _references(structures, energies_ev, scaling.species)
+    return scaling.model_copy(update={"reference_energies_ev": references})
+
+
+def _references(structures: Sequence[Structure], energies_ev: Sequence[float], species: Sequence[int]) -> tuple[float, ...]:
+    counts = np.array([[int((each.numbers == number).sum()) for number in species] for each in structures], dtype=float)
+    references, *_ = np.linalg.lstsq(counts, np.asarray(energies_ev), rcond=None)
+    return tuple(float(value) for value in references)
 
 
 def _neighbors_within(structure: Structure, cutoff_angstrom: float) -> np.ndarray:

@@ -18,6 +18,7 @@ from alloop.posterior.checkpoint import load_checkpoint, save_checkpoint
 from alloop.posterior.guard import GuardState, bad_steps, judge, start_guard
 from alloop.posterior.kernel import ChainState, Kernel, Pace, at_rest
 from alloop.posterior.mass import AmsgradMass, MassState, chosen
+from alloop.posterior.minibatch import Minibatches
 from alloop.posterior.prior import Prior
 from alloop.posterior.resumable import Keeping, run_to_end
 from alloop.posterior.schedules import Phase, Schedule
@@ -84,17 +85,28 @@ def make_kernel(config: PosteriorConfig, size: int) -> Kernel:
 
 
 class Chains:
-    """The chains `indices` of one round, as one tensor program."""
+    """The chains `indices` of one round, as one tensor program; under N(0, I) unless a `prior` is given, and with labels drawn
+    alike unless `new` ones, by index, have a share of their own."""
 
     def __init__(
-        self, objective: Objective, config: PosteriorConfig, indices: tuple[int, ...], *, seed: int, round: int
+        self,
+        objective: Objective,
+        config: PosteriorConfig,
+        indices: tuple[int, ...],
+        *,
+        seed: int,
+        round: int,
+        prior: Prior | None = None,
+        new: tuple[int, ...] = (),
     ) -> None:
         self.objective, self.config, self.indices = objective, config, indices
         self.potential: Potential = objective.potential
         self.schedule = Schedule(config)
         self.device = objective.device
-        self.prior = Prior(self.potential.layout.prior_mean().to(self.device), config.prior_std)
+        mine = prior or Prior(self.potential.layout.prior_mean(), config.prior_std)
+        self.prior = replace(mine, mean=mine.mean.to(self.device))
         self.size = objective.n_structures
+        self.minibatches = Minibatches(self.size, new, config.new_label_share)
         self.kernel = make_kernel(config, self.size)
         self.adaptation = AmsgradMass(config.second_moment_decay, config.mass_floor)
         self._stream = (seed, round)
@@ -106,14 +118,15 @@ class Chains:
         seed, round = self._stream
         return torch.Generator(self.device).manual_seed(stream_seed(seed, role, round, *index))
 
-    def _minibatch(self, step: int, generators: Sequence[torch.Generator]) -> Tensor:
-        """Indices [k, B], drawn without replacement, of each chain by its generator."""
-        batch = self.schedule.batch_size(step, self.size)
-        return torch.stack([torch.randperm(self.size, generator=each, device=self.device)[:batch] for each in generators])
+    def _minibatch(self, step: int, generators: Sequence[torch.Generator]) -> tuple[Tensor] | tuple[Tensor, Tensor]:
+        """Indices [k, B] of each chain by its generator, and weights unless all are one."""
+        return self.minibatches.draws(self.schedule.batch_size(step, self.size), generators)
 
     def start(self, parameters: Tensor | None) -> Running:
-        """From given `parameters` [k, P], or from the prior."""
-        if parameters is None:
+        """From given `parameters` [k, P]; without, from a draw of N(0, I) or from the centre of a prior that was learned."""
+        if parameters is None and self.prior.informed:
+            parameters = self.prior.mean.expand(len(self.indices), -1).clone()
+        elif parameters is None:
             parameters = self.potential.layout.initial(len(self.indices), generators=self.generators)
         parameters, chains = parameters.to(self.device), len(self.indices)
         none = torch.zeros(chains, dtype=torch.float64, device=self.device)
@@ -141,9 +154,10 @@ class Chains:
         if self.schedule.is_jump(running.step):
             running = replace(running, state=at_rest(running.state.parameters))
         gradient = self._likelihood_gradient(running.state.parameters, running.step)
-        if phase is Phase.WARMUP:
+        if phase is Phase.WARMUP and not self.prior.informed:
             return self._warm_up(running, gradient)
-        return self._sample(running, gradient + self.prior.negative_gradient(running.state.parameters) / self.size)
+        gradient = gradient + self.prior.negative_gradient(running.state.parameters) / self.size
+        return (self._warm_up if phase is Phase.WARMUP else self._sample)(running, gradient)
 
     def _sample(self, running: Running, gradient: Tensor) -> Running:
         """One step of the kernel, kept by the guard or not; the mass learns until sampling starts."""
@@ -173,7 +187,7 @@ class Chains:
 
     def _likelihood_gradient(self, parameters: Tensor, step: int) -> Tensor:
         """Of -log likelihood / |D| on a minibatch of its own for each chain."""
-        return self.objective.gradient(parameters, self._minibatch(step, self.generators))[0]
+        return self.objective.gradient(parameters, *self._minibatch(step, self.generators))[0]
 
     def _measured(self, running: Running) -> Running:
         """Gradient noise and stiffness where sampling starts, and the step size where it follows from them. The minibatches
@@ -181,7 +195,7 @@ class Chains:
 
         def gradient(parameters: Tensor, minibatch: int) -> Tensor:
             generators = [self._generator("step size", chain, minibatch) for chain in self.indices]
-            likelihood = self.objective.gradient(parameters, self._minibatch(running.step, generators))[0]
+            likelihood = self.objective.gradient(parameters, *self._minibatch(running.step, generators))[0]
             return likelihood + self.prior.negative_gradient(parameters) / self.size
 
         found = measure(gradient, running.state.parameters, running.mass.mass, self.size)
@@ -197,7 +211,8 @@ class Chains:
 
         Without noise the prior would pull every weight that the labels leave free to zero, where no posterior sample ever is:
         in P dimensions |theta|^2 is close to P under N(0, I). A start drawn from the prior that climbs the likelihood alone
-        keeps that norm. A gradient that is no number moves nothing.
+        keeps that norm. A prior that was learned is in the gradient: what the labels leave free stays where it was learned.
+        A gradient that is no number moves nothing.
         """
         parameters, (first, second) = adam_step(
             running.state.parameters,

@@ -18,6 +18,7 @@ from torch import Tensor
 from alloop.config import PosteriorConfig
 from alloop.model.potential import Potential
 from alloop.posterior.health import SamplerHealth
+from alloop.posterior.prior import Prior
 from alloop.posterior.resumable import Keeping
 from alloop.posterior.sample import PosteriorSample
 from alloop.posterior.schedules import Schedule
@@ -29,7 +30,8 @@ class Task:
     """The `members` (their indices) to make in one tensor program, from the labels `labeled` that may be trained on.
 
     `seed` and `round` name the random streams; `start` [k, P] are the members' parameters of an earlier round, or None. Tensors
-    live on `device`, and so do the streams that minibatches are drawn from.
+    live on `device`, and so do the streams that minibatches are drawn from. For chains: a `prior` that was learned, or None for
+    N(0, I), and which labels, by index, are `new` and have a share of each minibatch.
     """
 
     potential: Potential
@@ -40,6 +42,8 @@ class Task:
     round: int
     start: Tensor | None
     device: torch.device
+    prior: Prior | None = None
+    new: tuple[int, ...] = ()
 
     @property
     def steps(self) -> int:

@@ -3,7 +3,7 @@
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -25,6 +25,7 @@ from alloop.posterior.ensemble import Ensemble
 from alloop.posterior.health import SamplerHealth
 from alloop.posterior.last_layer import LastLayer
 from alloop.posterior.methods import Method, Task
+from alloop.posterior.prior import LearnedPrior, refuse_other_model
 from alloop.posterior.resumable import Keeping
 from alloop.posterior.sample import PosteriorSample
 from alloop.posterior.sampler import Sampler
@@ -45,21 +46,24 @@ METHODS: dict[str, Method[Any]] = {
 
 @dataclass(frozen=True)
 class PosteriorStart:
-    """Earlier samples to start from, with the `model` (JSON) they belong to: its scaling is kept."""
+    """Earlier samples to start from, with the `model` (JSON) they belong to: its scaling is kept. `seen`: ids of the labels
+    they were drawn on."""
 
     samples: tuple[PosteriorSample, ...]
     model: dict[str, Any]
+    seen: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class SamplingJob:
-    """One posterior to draw: the science, nothing of the machine."""
+    """One posterior to draw: the science, nothing of the machine. Without a `prior` it is N(0, I)."""
 
     model: ModelConfig
     posterior: PosteriorConfig
     seed: int
     round: int
     start: PosteriorStart | None = None
+    prior: LearnedPrior | None = None
 
 
 @dataclass(frozen=True)
@@ -94,14 +98,14 @@ class _Group:
     def run(self, progress: Callable[[int], None]) -> tuple[Any, float]:
         """The draws and the core-seconds they took."""
         cpu = time.process_time()
-        identity = _identity(self.job, self.training_set, *self.members)
+        identity = _identity(self.job, self.training_set, *self.members, new=self._new())
         keeping = Keeping(self.checkpoint, identity, CHECKPOINT_SECONDS, progress)
         with one_thread():
             draws = METHODS[self.job.posterior.method].run(self._task(), keeping)
         return draws, time.process_time() - cpu
 
     def _task(self) -> Task:
-        start, parameters = self.job.start, None
+        start, prior, parameters = self.job.start, self.job.prior, None
         if start is not None:
             earlier = [start.samples[member % len(start.samples)] for member in self.members]
             parameters = torch.from_numpy(np.stack([sample.parameters for sample in earlier]))
@@ -114,7 +118,16 @@ class _Group:
             round=self.job.round,
             start=parameters,
             device=resolve_device(self.device),
+            prior=None if prior is None else prior.around(self.members, parameters),
+            new=self._new(),
         )
+
+    def _new(self) -> tuple[int, ...]:
+        """Indices of the labels that the samples started from have not seen, where those have a share of their own."""
+        start = self.job.start
+        if start is None or not start.seen or not self.job.posterior.new_label_share:
+            return ()
+        return tuple(index for index, item in enumerate(self.training_set.train) if item.label_id not in start.seen)
 
 
 def sample_posterior(
@@ -165,19 +178,21 @@ def sample_posterior(
     samples, health = method.together(draws, job.posterior)
     return PosteriorDraws(
         samples=samples,
-        model={"config": job.model.model_dump(mode="json"), "scaling": scaling.model_dump(mode="json")},
+        model=_model(job, scaling),
         health=health,
         core_seconds=sum(seconds for _, seconds in results),
     )
 
 
-def _identity(job: SamplingJob, training_set: TrainingSet, *members: int) -> str:
-    """What `members` of a posterior depend on, but for where they start."""
+def _identity(job: SamplingJob, training_set: TrainingSet, *members: int, new: Sequence[int] = ()) -> str:
+    """What `members` of a posterior depend on, but for where they start; `new` as in `_Group._new`."""
     return digest_json(
         {
             "job": [job.model.model_dump(mode="json"), job.posterior.model_dump(mode="json")],
             "stream": [job.seed, job.round, *members],
             "training_set": training_set.digest,
+            "prior": None if job.prior is None else job.prior.digest,
+            "new": list(new),
         }
     )
 
@@ -207,12 +222,23 @@ def _scaling(training_set: TrainingSet, job: SamplingJob) -> Scaling:
     if job.start is not None:
         return Scaling.model_validate(job.start.model["scaling"])
     train = training_set.train
+    if job.prior is not None:
+        species = {int(number) for item in train for number in item.structure.numbers}
+        refuse_other_model(job.prior.model, job.model, species, source="the prior's")
+        with one_thread():
+            return job.prior.scaling(train)
     return fit_scaling(
         [item.structure for item in train],
         [item.energy for item in train],
         [item.forces for item in train],
         job.model.cutoff_angstrom,
     )
+
+
+def _model(job: SamplingJob, scaling: Scaling) -> dict[str, Any]:
+    """What the parameters belong to, JSON-able; with the provenance of a prior that was learned."""
+    model = {"config": job.model.model_dump(mode="json"), "scaling": scaling.model_dump(mode="json")}
+    return model if job.prior is None else model | {"prior": dict(job.prior.provenance) | {"digest": job.prior.digest}}
 
 
 def _sparse(report: Callable[[int], None]) -> Callable[[int], None]:

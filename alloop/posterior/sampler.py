@@ -26,7 +26,7 @@ class Sampler:
     def run(self, task: Task, keeping: Keeping) -> ChainDraws:
         """A chain for each member."""
         objective = Objective(task.potential, task.labeled, device=task.device)
-        chains = Chains(objective, task.config, task.members, seed=task.seed, round=task.round)
+        chains = Chains(objective, task.config, task.members, seed=task.seed, round=task.round, prior=task.prior, new=task.new)
         return run_chains(chains, task.start, keeping)
 
     def together(self, draws: list[ChainDraws], config: PosteriorConfig) -> tuple[tuple[PosteriorSample, ...], SamplerHealth]:

@@ -78,11 +78,15 @@ def add_posterior(
     return stored
 
 
-def find_posterior(session: Session, campaign: str, round: int | None) -> tuple[PosteriorRow, list[SampleRow]] | None:
-    """The rows of the posterior of a round, or of the latest one."""
+def find_posterior(
+    session: Session, campaign: str, round: int | None, posterior_id: str | None
+) -> tuple[PosteriorRow, list[SampleRow]] | None:
+    """The rows of the posterior of a round or of an id, or of the latest one."""
     query = select(PosteriorRow).where(PosteriorRow.campaign_id == find_campaign(session, campaign).campaign_id)
     if round is not None:
         query = query.where(PosteriorRow.round == round)
+    if posterior_id is not None:
+        query = query.where(PosteriorRow.posterior_id == posterior_id)
     row = session.scalar(query.order_by(PosteriorRow.round.desc()).limit(1))
     if row is None:
         return None

@@ -231,9 +231,9 @@ class Registry:
         blob = self.blobs.put(posteriors.parameters_file(samples))
         return self._write(posteriors.add_posterior, campaign, round, training_set, blob, samples, (model, health))
 
-    def posterior(self, campaign: str, round: int | None = None) -> PosteriorRecord | None:
-        """Of a round, or the latest. Raises `CorruptFileError` when its file is not what was stored."""
-        found = self._read(posteriors.find_posterior, campaign, round)
+    def posterior(self, campaign: str, round: int | None = None, *, posterior_id: str | None = None) -> PosteriorRecord | None:
+        """Of a round or an id, or the latest. Raises `CorruptFileError` when its file is not what was stored."""
+        found = self._read(posteriors.find_posterior, campaign, round, posterior_id)
         if found is None:
             return None
         row, samples = found

@@ -6,6 +6,7 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
+from typing import Any
 
 from alloop.campaign.state import Decision, RoundReport, Spending
 from alloop.committee.calibration import CalibrationMap
@@ -39,7 +40,7 @@ class ReportData:
     """A campaign as it stands.
 
     `evaluation`: arrays of the last measured round, None where they were not kept; `calibration`: that round's map; `versions`
-    of the packages of the process that writes the report.
+    of the packages of the process that writes the report; `prior`: where that round's was learned, None for N(0, I).
     """
 
     config: CampaignConfig
@@ -54,6 +55,7 @@ class ReportData:
     evaluation: EvaluationArrays | None
     calibration: CalibrationMap | None
     versions: Mapping[str, str]
+    prior: Mapping[str, Any] | None = None
 
     @property
     def last(self) -> FinishedRound | None:
@@ -94,11 +96,12 @@ def gather(registry: Registry, campaign: str) -> ReportData:
     """Read a campaign. Raises `NotFoundError` for an unknown one, `CorruptFileError` where a kept file was altered."""
     record = registry.campaign(campaign)
     rounds = tuple(FinishedRound(each.report, each.decision) for each in registry.rounds(campaign) if each.report is not None)
-    evaluation, calibration = None, None
+    evaluation, calibration, prior = None, None, None
     if rounds:
         last = rounds[-1].report.round
         evaluation = load_evaluation(evaluation_path(registry.blobs.root, last))
         posterior = registry.posterior(campaign, last)
+        prior = posterior.model.get("prior") if posterior is not None else None
         if posterior is not None and posterior.calibration is not None:
             calibration = CalibrationMap.model_validate(posterior.calibration)
     return ReportData(
@@ -114,6 +117,7 @@ def gather(registry: Registry, campaign: str) -> ReportData:
         evaluation=evaluation,
         calibration=calibration,
         versions=versions(),
+        prior=prior,
     )
 
 

@@ -23,6 +23,8 @@ def summary_lines(data: ReportData, report: Path | None = None) -> list[tuple[st
     lines.append(("core-seconds", _by_step(data)))
     if data.last is not None:
         lines.append(("sampler", data.last.report.health.sentence))
+    if data.prior is not None:
+        lines.append(("prior", words.prior(data)))
     return lines if report is None else [*lines, ("report", str(report))]
 
 

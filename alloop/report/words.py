@@ -113,6 +113,16 @@ def costs(data: ReportData) -> str:
     return f"{text} {plural(failed, 'label')} failed." if failed else f"{text} No label failed."
 
 
+def prior(data: ReportData) -> str:
+    """What was believed of the weights before the labels, and where that was learned."""
+    if data.prior is None:
+        return f"N(0, {data.config.posterior.prior_std:g}² I)"
+    given = data.prior
+    around = "a sample of its own for each chain" if given["centre"] == "each" else "one sample for all chains"
+    where = f"{given['from']}, round {given['round']}, {given['labels']} training labels of {given['level_of_theory']}"
+    return f"N(theta, {given['tau']:g}² I) around {around}: posterior {given['posterior'][:12]} of {where}"
+
+
 def failures(data: ReportData) -> int:
     """Labels that ended without a result."""
     return sum(label.status in (LabelStatus.FAILED, LabelStatus.QUARANTINED) for label in data.labels)
@@ -137,7 +147,7 @@ def sampler(data: ReportData) -> str:
     return (
         f"{posterior.samples} posterior samples, one from each independent chain. R-hat compares the chains (1 where they"
         f" agree); the kinetic temperature is {posterior.temperature:g} where the step is small enough, which does not say that"
-        " a chain has arrived."
+        f" a chain has arrived. Prior: {prior(data)}."
     )
 
 

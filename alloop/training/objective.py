@@ -48,15 +48,15 @@ class Objective:
     def device(self) -> torch.device:
         return self._forces.device
 
-    def gradient(self, parameters: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """-(1/B) sum over the minibatch of grad log p, [K, P]; and the mean log likelihood a structure, [K].
+    def gradient(self, parameters: Tensor, indices: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """-(1/B) sum over the minibatch of w grad log p, [K, P]; and the mean of w log p, [K]. `weights` w [K, B], else 1.
 
         Where memory runs out the minibatch is taken in two parts, then four, then eight, whose gradients are summed: the same
         sum from less memory, so that the posterior stays what it is. Raises `MachineError` when that does not help.
         """
         while True:
             try:
-                return self._in_parts(parameters, indices)
+                return self._in_parts(parameters, indices, *(() if weights is None else (weights,)))
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -68,21 +68,21 @@ class Objective:
                     ) from error
                 self._parts *= 2
 
-    def _in_parts(self, parameters: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def _in_parts(self, parameters: Tensor, indices: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
         if self._parts == 1:
-            return self._gradient(parameters, indices)
+            return self._gradient(parameters, indices, *weights)
         gradient, mean = torch.zeros_like(parameters), parameters.new_zeros(len(parameters))
-        for part in indices.chunk(self._parts, dim=1):
-            share = part.shape[1] / indices.shape[1]
-            of_part, mean_of_part = self._gradient(parameters, part)
+        for part in zip(*(each.chunk(self._parts, dim=1) for each in (indices, *weights)), strict=True):
+            share = part[0].shape[1] / indices.shape[1]
+            of_part, mean_of_part = self._gradient(parameters, *part)
             gradient, mean = gradient + share * of_part, mean + share * mean_of_part
         return gradient, mean
 
-    def _gradient(self, parameters: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradient(self, parameters: Tensor, indices: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
         leaf = parameters.detach().requires_grad_()
         batch, targets = self.minibatch(indices)
         raw = self.potential.evaluate(leaf, batch, differentiable=True)
-        mean = log_likelihood(raw, targets, batch) / indices.shape[1]
+        mean = log_likelihood(raw, targets, batch, weights) / indices.shape[1]
         (gradient,) = torch.autograd.grad(-mean.sum(), leaf)
         return gradient, mean.detach()
 

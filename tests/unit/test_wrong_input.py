@@ -78,6 +78,13 @@ ROWS = {
         3,
         ("1 to 86", "atomic numbers 92"),
     ),
+    "prior from a name that is nothing": ({"more": "prior: {from: xbt}"}, 5, ("prior.from: 'xbt'", "did you mean 'xtb'?")),
+    "prior from a registry that is not there": ({"more": "prior: {from: water, registry: other.db}"}, 5, ("other.db",)),
+    "prior from itself": ({"more": "prior: {from: water}"}, 2, ("this campaign itself", "name another one")),
+    "prior from its own level": ({"more": "prior: {from: scripted}"}, 2, ("the level of theory of the labeler itself",)),
+    "prior of no width": ({"more": "prior: {from: xtb, tau: 0}"}, 2, ("prior.tau", "greater than 0")),
+    "prior with an unknown key": ({"more": "prior: {from: xtb, sigma: 1}"}, 2, ("'prior.sigma' is not one", "from")),
+    "labels of a prior that needs none": ({"more": "prior: {from: other, labels: 9}"}, 2, ("`labels` goes with a level",)),
 }
 
 

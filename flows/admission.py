@@ -1,0 +1,43 @@
+"""Admission: a campaign file enters its registry, for the first time or again."""
+
+from alloop.campaign.decide import decide
+from alloop.campaign.state import Decision
+from alloop.config import CampaignConfig, config_changes
+from alloop.registry.holders import this_process
+from alloop.registry.records import CampaignRecord
+from alloop.registry.registry import Registry
+from flows.prior import with_fixed_prior
+from flows.settings import Settings
+from flows.wiring import Prepared, open_registry
+
+
+def admit(campaign: Prepared, settings: Settings) -> Decision | None:
+    """Enter a campaign into its registry; the decision that stopped it, if it has stopped. Where its goals and caps (`stop`)
+    were changed since, a stopped campaign is judged anew by them.
+
+    Raises what `with_fixed_prior` raises, `ConfigChangedError`, `SchemaError`, and `CampaignBusyError` while another process
+    runs it: here, before anything is started. (The flow holds the campaign again by itself.)
+    """
+    config = with_fixed_prior(campaign.ref, campaign.config, campaign.start)
+    with open_registry(campaign.ref, settings, create=True) as registry:
+        record = registry.create_campaign(config, campaign.start)
+        if record.stop is not None and record.config.stop == campaign.config.stop:
+            return record.stop
+        token = registry.hold_campaign(record.name, this_process(), settings.lease_seconds)
+        try:
+            if record.config.stop != campaign.config.stop:
+                _change_stop(registry, record, campaign.config)
+        finally:
+            registry.release_campaign(record.name, token)
+        return registry.campaign(record.name).stop
+
+
+def _change_stop(registry: Registry, record: CampaignRecord, config: CampaignConfig) -> None:
+    """Reports are written once; what follows from them is decided again. A campaign at work meets new rules by itself."""
+    changes = "; ".join(config_changes(record.config.stop.model_dump(), config.stop.model_dump(), "stop."))
+    reports = [each.report for each in registry.rounds(record.name) if each.report is not None]
+    decision = None
+    if record.stop is not None:
+        decision = decide(reports, config.stop, registry.spending(record.name), seed=config.seed)
+        decision = decision.model_copy(update={"sentence": f"{decision.sentence} Judged anew: {changes}."})
+    registry.change_stop(record.name, config.stop, decision)
