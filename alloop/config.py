@@ -125,7 +125,9 @@ class PosteriorConfig(Section):
         lt=1,
         description="share of a minibatch drawn from labels that the last samples have not seen, the gradient staying unbiased",
     )
-    chains_at_once: int = Field(default=2, ge=0, description="chains in one tensor program; 0: all, best on a GPU")
+    chains_at_once: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        default=2, description="chains in one tensor program; 0: all, best on a GPU; auto: as measured at the start"
+    )
     thinning: int = Field(default=20, ge=1, description="steps between the draws that the diagnostics read")
 
     @model_validator(mode="after")
