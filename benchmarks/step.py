@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from alloop.config import ModelConfig
 from alloop.posterior.run import one_thread
-from alloop.training.compiled import CompiledGradient
+from alloop.training.compiled import compiled
+from alloop.training.fixed_shape import FixedShapeGradient
 from benchmarks import peer_nequip
 from benchmarks.harness import MS_PER_SECOND, Aim, Options, Row, Times, answer, compare, interleaved, needs_gpu, not_measured
 from benchmarks.systems import Problem, frames_of, problem
@@ -50,11 +51,11 @@ def _rows(molecule: str, options: Options) -> list[Row]:
         contestants["peer"] = _peer(task)
     refused = "not asked for: takes minutes, give --compile"
     if options.compile:
-        compiled = CompiledGradient(task.objective)
-        compiled(parameters, indices)
-        refused = next(iter(compiled.refused.values()), "")
+        program = FixedShapeGradient(gradient, compiled)
+        program(parameters, indices)
+        refused = next(iter(program.refused.values()), "")
         if not refused:
-            contestants["compiled"] = lambda: compiled(parameters, indices)
+            contestants["compiled"] = lambda: program(parameters, indices)
     times = interleaved(contestants, pairs=options.pairs)
     rows = [
         _beside_peer(f"{molecule}: eager / nequip eager", "eager", times, EAGER[molecule], ""),

@@ -93,7 +93,7 @@ class Committee:
         return _joined([self._predict(chunk, stress) for chunk in _chunks(structures)])
 
     def _predict(self, structures: Sequence[Structure], stress: bool) -> CommitteePrediction:
-        batch = self.batch(structures)
+        batch = self.batch(structures).without_zero_shifts()
         predicted = self.potential(self.parameters, batch, stress=stress)
         assert predicted.forces is not None
         sizes = [structure.n_atoms for structure in structures]

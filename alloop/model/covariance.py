@@ -19,19 +19,21 @@ SERIES = tuple(tuple(1.0 / math.factorial(first + power) for power in range(3)) 
 
 
 @cache
-def _basis() -> Tensor:
+def shape_basis() -> Tensor:
     """Orthonormal symmetric traceless matrices, in the order of e3nn's l = 2 components; [5, 9] in float64."""
     return (o3.wigner_3j(2, 1, 1, dtype=torch.float64) * math.sqrt(5.0)).flatten(1)
 
 
-def log_shape(components: Tensor) -> Tensor:
+def log_shape(components: Tensor, basis: Tensor | None = None) -> Tensor:
     """T [..., 3, 3] of an l = 2 feature [..., 5]: its norm |t| becomes |t| / sqrt(1 + |t|^2 / SHAPE_BOUND^2), which is smooth.
 
-    The bound is part of the density, as the clamp of log sigma is (method 1.4).
+    The bound is part of the density, as the clamp of log sigma is (method 1.4). `basis` is `shape_basis`, where the caller holds
+    it on the device and in the type of `components`.
     """
     squared = components.square().sum(-1, keepdim=True)
     bounded = components * (1.0 + squared / SHAPE_BOUND**2).rsqrt()
-    return torch.matmul(bounded, _basis().to(components)).unflatten(-1, (3, 3))
+    basis = shape_basis().to(components) if basis is None else basis
+    return torch.matmul(bounded, basis).unflatten(-1, (3, 3))
 
 
 def bounded_exp(matrix: Tensor) -> Tensor:

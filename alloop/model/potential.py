@@ -1,5 +1,6 @@
 """`Potential`: stochastic NequIP (Rensmeyer et al. 2024) with K posterior samples as an axis."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from alloop.config import ModelConfig
-from alloop.model.covariance import log_shape, shape_matrix
+from alloop.model.covariance import log_shape, shape_basis, shape_matrix
 from alloop.model.fields import Irrep, ParameterLayout, Path, hidden_irreps, scalar
 from alloop.model.interaction import SILU_SCALE, Edges, Features, Gather, Interaction, Packed, Views, clebsch_gordan, linear
 from alloop.model.radial import bessel_basis, polynomial_cutoff
@@ -58,6 +59,10 @@ class Potential:
 
     def __init__(self, config: ModelConfig, scaling: Scaling) -> None:
         self.config, self.scaling = config, scaling
+        self._constants: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
+        # In single precision, as it always was: recorded samples depend on it.
+        self._log_scale = float(torch.log(torch.tensor(scaling.energy_scale)))
+        self._log_base = float(torch.log(torch.tensor(config.force_noise_ev_per_angstrom / scaling.energy_scale)))
         self._scalar = scalar(config.parity)
         self._shape = Irrep(2, self._scalar.parity)
         self.layout = ParameterLayout()
@@ -130,7 +135,7 @@ class Potential:
         raw = self.evaluate(parameters, batch, forces=forces, stress=stress, differentiable=differentiable)
         scale = self.scaling.energy_scale
         reference = self.scaling.reference_energy(batch)
-        noise_shift = 2.0 * float(torch.log(torch.tensor(scale)))
+        noise_shift = 2.0 * self._log_scale
         log_variance_forces, covariance = 2.0 * raw.log_sigma_force + noise_shift, None
         if raw.log_shape_force is not None:
             covariance = shape_matrix(raw.log_shape_force) * log_variance_forces.exp()[..., None, None]
@@ -189,7 +194,7 @@ class Potential:
     def _outputs(self, views: Views, batch: StructureBatch, positions: Tensor, cells: Tensor) -> Features:
         """Features of the last layer, each [K, A, 2 l + 1, C]."""
         edges = self._edges(batch, positions, cells)
-        species = self.scaling.one_hot(batch, positions.dtype)
+        species = self._species(batch, positions)
         embedding, neighbor_scale = views["embedding"], self.scaling.average_neighbors**-0.5
         embedded = torch.bmm(species.expand(len(embedding), -1, -1), embedding)
         features = {self._scalar: embedded.unsqueeze(2)}
@@ -210,7 +215,8 @@ class Potential:
             vectors = vectors + torch.einsum("gadx,gaxy->gady", batch.shifts.expand(chains, -1, -1, -1), cells.gather(1, index))
         mask = batch.mask.unsqueeze(-1)
         # A slot without a neighbour gets a fixed direction, so that no derivative of a zero length is ever taken.
-        vectors = torch.where(mask, vectors, vectors.new_tensor([0.0, 0.0, self.config.cutoff_angstrom]))
+        nowhere = self._constant("nowhere", lambda: torch.tensor([0.0, 0.0, self.config.cutoff_angstrom]), vectors)
+        vectors = torch.where(mask, vectors, nowhere)
         distance = vectors.norm(dim=-1)
         envelope = polynomial_cutoff(distance / self.config.cutoff_angstrom, self.config.cutoff_power) * batch.mask
         radial = bessel_basis(distance, self.config.radial_basis, self.config.cutoff_angstrom) * envelope.unsqueeze(-1)
@@ -221,12 +227,25 @@ class Potential:
             back=back,
         )
 
+    def _constant(self, name: str, make: Callable[[], Tensor], like: Tensor) -> Tensor:
+        """A table on the device and in the type of `like`, brought there once: a copy from the host stalls a GPU, and no graph
+        can hold it."""
+        key = (name, like.device, like.dtype)
+        if key not in self._constants:
+            self._constants[key] = make().to(like)
+        return self._constants[key]
+
+    def _species(self, batch: StructureBatch, like: Tensor) -> Tensor:
+        """[G, A, Z] one-hot in the type of `like`; a padding atom has no species."""
+        known = self._constant("species", lambda: torch.tensor(self.scaling.species), batch.numbers)
+        return (batch.numbers.unsqueeze(-1) == known).to(like.dtype)
+
     def _couplings(self, directions: Tensor) -> dict[Path, Tensor]:
         """Spherical harmonics [K, A, D, ...] times Clebsch-Gordan, one product for all paths of all layers."""
         chains, atoms, width, _ = directions.shape
         paths, table, sizes = self._coupling_table
         harmonics = spherical_harmonics(self.config.l_max, directions)
-        coupled = torch.matmul(harmonics, table.to(directions)).split(sizes, dim=-1)
+        coupled = torch.matmul(harmonics, self._constant("couplings", lambda: table, directions)).split(sizes, dim=-1)
         blocks = {
             path: block.view(chains, atoms, width, path.output.dim, path.feature.dim)
             .transpose(2, 3)
@@ -239,7 +258,7 @@ class Potential:
     def _energy(self, views: Views, features: Tensor, batch: StructureBatch) -> Tensor:
         """mu_E = sum_i s_z g_E(h_i), g_E two linear maps without an activation between (method 1.1); [K, S]."""
         hidden = linear(linear(features.unsqueeze(2), views["readout.0"]), views["readout.1"])[:, :, 0, 0]
-        species = self.scaling.one_hot(batch, features.dtype)
+        species = self._species(batch, features)
         scale = torch.bmm(species.expand(features.shape[0], -1, -1), views["readout.scale"].unsqueeze(2))[:, :, 0]
         return _sum_by_structure(hidden * scale * batch.atom_mask, batch)
 
@@ -254,15 +273,15 @@ class Potential:
             per_atom = torch.full_like(features[:, :, 0], base)
         total = _sum_by_structure(per_atom * batch.atom_mask, batch)
         log_sigma_energy = total.clamp(min=1e-12).log().clamp(low, high)
-        log_base = float(torch.log(torch.tensor(self.config.force_noise_ev_per_angstrom / scale)))
-        log_sigma_force = (log_base + self._head("noise_force", views, features)).clamp(low, high)
+        log_sigma_force = (self._log_base + self._head("noise_force", views, features)).clamp(low, high)
         return log_sigma_energy, log_sigma_force
 
     def _log_shape(self, views: Views, outputs: Features) -> Tensor | None:
         """T [K, A, 3, 3], linear in the l = 2 outputs up to its bound; None where the noise is isotropic."""
         if self.config.force_noise == "isotropic":
             return None
-        return log_shape(linear(outputs[self._shape], views["noise_shape"]).squeeze(3))
+        components = linear(outputs[self._shape], views["noise_shape"]).squeeze(3)
+        return log_shape(components, self._constant("shape basis", shape_basis, components))
 
     def _head(self, name: str, views: Views, features: Tensor) -> Tensor:
         """A small network per atom with the fan-in rule; [K, A]."""

@@ -86,7 +86,8 @@ class LearnedPrior:
         means = []
         for first in range(0, len(structures), STRUCTURES_AT_ONCE):
             batch = StructureBatch.of(structures[first : first + STRUCTURES_AT_ONCE], potential.config.cutoff_angstrom)
-            means.append(potential.evaluate(parameters, batch, forces=False).energy.double().mean(0))
+            energies = potential.evaluate(parameters, batch.without_zero_shifts(), forces=False).energy
+            means.append(energies.double().mean(0))
         return scaling.energy_scale * torch.cat(means).detach().numpy()
 
 

@@ -13,6 +13,7 @@ from alloop.posterior.resumable import Keeping
 from alloop.posterior.sample import PosteriorSample
 from alloop.posterior.schedules import Schedule
 from alloop.posterior.sghmc import variance_inflation
+from alloop.training.captured import maker_for
 from alloop.training.objective import Objective
 
 R_HAT_QUANTILE = 0.95
@@ -32,7 +33,7 @@ class Sampler:
         return run_chains(self._chains(task), task.start, keeping)
 
     def _chains(self, task: Task) -> Chains:
-        objective = Objective(task.potential, task.labeled, device=task.device)
+        objective = Objective(task.potential, task.labeled, device=task.device, make=maker_for(task.device))
         return Chains(
             objective,
             task.config,

@@ -22,6 +22,7 @@ from alloop.posterior.prior import Prior
 from alloop.posterior.resumable import Keeping, run_to_end
 from alloop.posterior.schedules import Schedule
 from alloop.rng import stream_seed
+from alloop.training.captured import maker_for
 from alloop.training.objective import Objective
 
 HELD_OUT = 0.1  # of the labels that may be trained on
@@ -56,7 +57,7 @@ class Trainer:
 
     def __init__(self, task: Task, networks: tuple[int, ...], steps: int, masks: ChannelMasks | None = None) -> None:
         self.task, self.steps, self.masks = task, steps, masks
-        self.objective = Objective(task.potential, task.labeled, device=task.device)
+        self.objective = Objective(task.potential, task.labeled, device=task.device, make=maker_for(task.device))
         split = held_out_split(len(task.labeled), task.seed, task.round)
         self.kept, self.held_out = (part.to(task.device) for part in split)
         self.schedule = Schedule(task.config.model_copy(update={"warmup_steps": steps}))

@@ -35,7 +35,8 @@ class Attack:
 
 def attack(committee: Committee, seeds: Sequence[Structure], config: ProposalConfig, *, seed: int, round: int) -> list[Attack]:
     """Attack every structure of `seeds`; the stream ("attack", round) of `seed` makes the first displacements."""
-    batch = committee.batch(seeds, skin_angstrom=0.0 if not any(s.is_periodic for s in seeds) else config.attack_clamp_angstrom)
+    skin = config.attack_clamp_angstrom if any(each.is_periodic for each in seeds) else 0.0
+    batch = committee.batch(seeds, skin_angstrom=skin).without_zero_shifts()
     generator = numpy_stream(seed, "attack", round)
     start = batch.positions[0]
     noise = generator.normal(0.0, START_NOISE_ANGSTROM, size=tuple(start.shape))

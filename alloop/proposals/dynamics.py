@@ -102,7 +102,8 @@ class _Stepper:
         skin = SKIN_ANGSTROM if self.periodic else 0.0
         member = [index % self.members for index in self.order]
         groups = [[s for s, m in zip(self.current(), member, strict=True) if m == each] for each in range(self.members)]
-        self.batch = StructureBatch.stack([self.committee.batch(group, skin_angstrom=skin) for group in groups])
+        stack = StructureBatch.stack([self.committee.batch(group, skin_angstrom=skin) for group in groups])
+        self.batch = stack.without_zero_shifts()
         self.places = self.batch.atom_mask.flatten().nonzero().flatten()
         self.listed = self.positions.copy()
 
@@ -134,7 +135,7 @@ class _Stepper:
         alive = [start.with_positions(rows) for start, rows, ok in self._rows(whole) if ok]
         values = np.full((3, len(self.starts)), np.nan)
         if alive:
-            batch = self.committee.batch(alive)
+            batch = self.committee.batch(alive).without_zero_shifts()
             predicted = self.committee.potential(self.committee.parameters, batch)
             assert predicted.forces is not None
             epistemic = force_variance(predicted.forces, batch).double().cpu().numpy()

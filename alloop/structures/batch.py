@@ -122,7 +122,7 @@ class StructureBatch:
             numbers=take(self.numbers, atoms),
             positions=take(self.positions, atoms, 3),
             cells=take(self.cells, 1, 3, 3),
-            structure_index=place.repeat_interleave(atoms).expand(chains, -1),
+            structure_index=place[:, None].expand(-1, atoms).reshape(-1).expand(chains, -1),
             atom_mask=take(self.atom_mask, atoms),
             structure_mask=take(self.structure_mask, 1),
             neighbors=neighbors.view(chains, picks * atoms, width),
@@ -132,8 +132,9 @@ class StructureBatch:
         )
 
     def without_zero_shifts(self) -> "StructureBatch":
-        """The same batch; where no neighbour is an image, nothing of shifts is carried along. To be called after padding."""
-        return self if self.periodic else replace(self, shifts=self.shifts[:, :, :0])
+        """The same batch; where no neighbour is an image, nothing of shifts is carried along. To be called after padding, and
+        where the batch is made: it looks at numbers, for which a GPU would have to be waited for."""
+        return self if bool(self.shifts.any()) else replace(self, shifts=self.shifts[:, :, :0])
 
     def moved(self, positions: Tensor, cells: Tensor | None = None) -> "StructureBatch":
         """The same atoms and neighbours at other `positions` [G, A, 3] and `cells` [G, S, 3, 3]."""
@@ -149,8 +150,8 @@ class StructureBatch:
 
     @property
     def periodic(self) -> bool:
-        """Whether any neighbour is an image in another cell."""
-        return self.shifts.shape[2] > 0 and bool(self.shifts.any())
+        """Whether neighbours may be images in other cells: told by a shape, so that no number is looked at."""
+        return self.shifts.shape[2] > 0
 
     @property
     def groups(self) -> int:

@@ -10,18 +10,25 @@ from alloop.errors import MachineError
 from alloop.model.likelihood import Targets, log_likelihood
 from alloop.model.potential import Potential, Raw
 from alloop.structures.batch import StructureBatch
+from alloop.training.fixed_shape import FixedShapeGradient, Maker
 from alloop.training.training_set import LabeledStructure
 
 MOST_PARTS = 8
 
 
 class Objective:
-    """Labels as tensors of static shape, and what parameters make of them."""
+    """Labels as tensors of static shape, and what parameters make of them. With `make`, gradients are programs of fixed shape."""
 
     def __init__(
-        self, potential: Potential, labeled: Sequence[LabeledStructure], *, device: str | torch.device = "cpu"
+        self,
+        potential: Potential,
+        labeled: Sequence[LabeledStructure],
+        *,
+        device: str | torch.device = "cpu",
+        make: Maker | None = None,
     ) -> None:
         self.potential = potential
+        self.programs = None if make is None else FixedShapeGradient(self._gradient, make)
         self.n_structures = len(labeled)
         self._parts = 1  # of a minibatch, as memory allows
         cutoff = potential.config.cutoff_angstrom
@@ -69,12 +76,13 @@ class Objective:
                 self._parts *= 2
 
     def _in_parts(self, parameters: Tensor, indices: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+        evaluate = self.programs or self._gradient
         if self._parts == 1:
-            return self._gradient(parameters, indices, *weights)
+            return evaluate(parameters, indices, *weights)
         gradient, mean = torch.zeros_like(parameters), parameters.new_zeros(len(parameters))
         for part in zip(*(each.chunk(self._parts, dim=1) for each in (indices, *weights)), strict=True):
             share = part[0].shape[1] / indices.shape[1]
-            of_part, mean_of_part = self._gradient(parameters, *part)
+            of_part, mean_of_part = evaluate(parameters, *part)
             gradient, mean = gradient + share * of_part, mean + share * mean_of_part
         return gradient, mean
 

@@ -7,7 +7,8 @@ import torch
 
 from alloop.config import ModelConfig
 from alloop.posterior.run import one_thread
-from alloop.training.compiled import TOLERANCE, CompiledGradient, traced
+from alloop.training.compiled import compiled
+from alloop.training.fixed_shape import TOLERANCE, FixedShapeGradient, traced
 from alloop.training.objective import Objective
 from benchmarks.systems import Problem, frames_of, problem
 
@@ -50,13 +51,13 @@ class Untraceable(Objective):
 
 def test_what_does_not_trace_runs_eager_and_says_why(task):
     untraceable = Untraceable(task.potential, task.labeled)
-    compiled = CompiledGradient(untraceable)
-    gradient, mean = compiled(task.parameters, task.indices)
+    program = FixedShapeGradient(untraceable.gradient, compiled)
+    gradient, mean = program(task.parameters, task.indices)
     eager, eager_mean = task.objective.gradient(task.parameters, task.indices)
     assert torch.equal(gradient, eager)
     assert torch.equal(mean, eager_mean)
-    (reason,) = compiled.refused.values()
-    assert reason.startswith("it does not compile: ")
+    (reason,) = program.refused.values()
+    assert reason.startswith("it cannot be made: ")
     assert not gradient.requires_grad
 
 
@@ -76,12 +77,12 @@ class Counting(Objective):
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler is installed, which inductor needs")
 def test_a_compiled_gradient_agrees_with_eager_and_a_wrong_one_is_refused(task):
     with one_thread():
-        compiled = CompiledGradient(task.objective)
+        program = FixedShapeGradient(task.objective.gradient, compiled)
         for parameters, indices in ((task.parameters, task.indices), (1.1 * task.parameters, other_minibatch(task))):
-            for mine, eager in zip(compiled(parameters, indices), task.objective.gradient(parameters, indices), strict=True):
+            for mine, eager in zip(program(parameters, indices), task.objective.gradient(parameters, indices), strict=True):
                 assert float((mine - eager).norm() / eager.norm()) < 1e-5 < TOLERANCE
-        assert compiled.refused == {}
-        wrong = CompiledGradient(Counting(task.potential, task.labeled))
+        assert program.refused == {}
+        wrong = FixedShapeGradient(Counting(task.potential, task.labeled).gradient, compiled)
         wrong(task.parameters, task.indices)
         (reason,) = wrong.refused.values()
         assert "differs from eager" in reason
