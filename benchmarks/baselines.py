@@ -8,14 +8,12 @@ chooses the frames and all random streams. Prints a line of JSON for each method
 
 import argparse
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alloop.committee.assess import assess
 from alloop.committee.calibration import fit_calibration
@@ -24,11 +22,9 @@ from alloop.committee.evaluation import EvaluationArrays
 from alloop.config import ModelConfig, PosteriorConfig
 from alloop.posterior.run import PosteriorDraws, SamplingJob, sample_posterior
 from alloop.rng import numpy_stream
-from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
-from alloop.units import EV_PER_KCAL_PER_MOL
+from benchmarks.frames import ethanol
 
-SET = "rmd17_ethanol_split01.npz"
 COUNTS = {Purpose.TRAIN: 60, Purpose.CALIBRATION: 20, Purpose.EVALUATION: 100}
 MODEL = ModelConfig(channels=16)
 POSTERIOR = PosteriorConfig(samples=4, chains_at_once=4, warmup_steps=1000, mass_steps=200, sampling_steps=300)
@@ -43,41 +39,24 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for seed in arguments.seeds:
-        frames = _frames(Path(os.environ["ALLOOP_DATA"]) / SET, seed)
+        frames = _frames(seed)
         for method in arguments.methods:
             rows.append({"method": method, "seed": seed} | _figures(_drawn(frames, method, seed), frames, seed))
             print(json.dumps(rows[-1]), flush=True)
     print("\n".join(_table(rows)))
 
 
-def _frames(file: Path, seed: int) -> dict[Purpose, tuple[LabeledStructure, ...]]:
+def _frames(seed: int) -> dict[Purpose, tuple[LabeledStructure, ...]]:
     """Frames of each purpose, chosen at random: those to learn and calibrate from among the training frames of the split, those
     to measure on from among its test frames."""
-    generator, found = numpy_stream(seed, "frames"), {}
-    with np.load(file) as data:
-        train, test = (generator.permutation(len(data[f"E_{part}"])) for part in ("train", "test"))
-        for purpose, count in COUNTS.items():
-            if purpose is Purpose.EVALUATION:
-                found[purpose] = _labeled(data, "test", test[:count], purpose)
-            else:
-                chosen, train = train[:count], train[count:]
-                found[purpose] = _labeled(data, "train", chosen, purpose)
+    generator, held = numpy_stream(seed, "frames"), {part: ethanol(part) for part in ("train", "test")}
+    order = {part: generator.permutation(len(frames.structures)) for part, frames in held.items()}
+    found = {}
+    for purpose, count in COUNTS.items():
+        part = "test" if purpose is Purpose.EVALUATION else "train"
+        chosen, order[part] = order[part][:count], order[part][count:]
+        found[purpose] = held[part].labeled(chosen, part, purpose)
     return found
-
-
-def _labeled(data: Any, part: str, chosen: NDArray[np.int64], purpose: Purpose) -> tuple[LabeledStructure, ...]:
-    energies, forces = (data[f"{name}_{part}"] * EV_PER_KCAL_PER_MOL for name in "EF")
-    return tuple(
-        LabeledStructure(
-            f"{part}-{index}",
-            Structure.molecule(data["z"], data[f"R_{part}"][index]),
-            float(energies[index]),
-            forces[index],
-            None,
-            purpose,
-        )
-        for index in chosen
-    )
 
 
 def _drawn(frames: dict[Purpose, tuple[LabeledStructure, ...]], method: str, seed: int) -> PosteriorDraws:

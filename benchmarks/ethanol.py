@@ -4,7 +4,6 @@ The folder of ALLOOP_DATA holds the set as `rmd17_ethanol_split01.npz`.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,33 +19,15 @@ from alloop.posterior.run import SamplingJob, sample_posterior
 from alloop.posterior.sample import PosteriorSample
 from alloop.registry.posteriors import parameters_file, read_parameters
 from alloop.rng import numpy_stream, stream_seed
-from alloop.structures.structure import Structure
-from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
-from alloop.units import EV_PER_KCAL_PER_MOL
+from alloop.training.training_set import TrainingSet
+from benchmarks.frames import Frames
 
-SET = "rmd17_ethanol_split01.npz"
 HELD_OUT = 200
 POOL = 800  # of the 1,000 training frames, those that a split chooses from
 SEED = 1
 MODEL = ModelConfig(channels=16)
 POSTERIOR = PosteriorConfig(samples=4, chains_at_once=4, warmup_steps=1000, mass_steps=200, sampling_steps=300)
 MEV = 1000.0
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Structures with energies [S] eV and forces [S, A, 3] eV/Å."""
-
-    structures: list[Structure]
-    energies: NDArray[np.float64]
-    forces: NDArray[np.float64]
-
-    def labeled(self, indices: NDArray[np.int64], level: str) -> TrainingSet:
-        items = [
-            LabeledStructure(f"{level}-{i}", self.structures[i], float(self.energies[i]), self.forces[i], None, Purpose.TRAIN)
-            for i in indices
-        ]
-        return TrainingSet(tuple(items))
 
 
 @dataclass(frozen=True)
@@ -63,20 +44,9 @@ class Drawn:
         return tuple(PosteriorSample(each, chain, 0, 0.0) for chain, each in enumerate(self.parameters))
 
 
-def frames_of(part: str) -> Frames:
-    """`train` or `test`, 1,000 of each."""
-    with np.load(Path(os.environ["ALLOOP_DATA"]) / SET) as data:
-        return _frames(data, part)
-
-
-def _frames(data: Any, part: str) -> Frames:
-    structures = [Structure.molecule(data["z"], positions) for positions in data[f"R_{part}"]]
-    return Frames(structures, data[f"E_{part}"] * EV_PER_KCAL_PER_MOL, data[f"F_{part}"] * EV_PER_KCAL_PER_MOL)
-
-
 def chosen(train: Frames, labels: int, split: int) -> TrainingSet:
     """The first `labels` of a split, so that a smaller set is part of a larger one."""
-    return train.labeled(numpy_stream(SEED, "split", split).permutation(POOL)[:labels], "pbe")
+    return TrainingSet(train.labeled(numpy_stream(SEED, "split", split).permutation(POOL)[:labels], "pbe"))
 
 
 def seed_of(split: int) -> int:

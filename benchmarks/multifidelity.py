@@ -22,7 +22,9 @@ from alloop.labels.level_of_theory import TbliteLevel
 from alloop.posterior.prior import LearnedPrior
 from alloop.posterior.run import SamplingJob
 from alloop.structures.structure import Structure
-from benchmarks.ethanol import HELD_OUT, MEV, MODEL, POOL, POSTERIOR, Frames, chosen, errors, frames_of, rms, sampled, seed_of
+from alloop.training.training_set import TrainingSet
+from benchmarks.ethanol import HELD_OUT, MEV, MODEL, POOL, POSTERIOR, chosen, errors, rms, sampled, seed_of
+from benchmarks.frames import Frames, ethanol
 from labelers.isolate import LabelPool
 
 CHEAP = 200  # labels of frames that no split chooses from
@@ -55,13 +57,13 @@ def main() -> None:
     arguments = _arguments()
     folder = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
-    train, test = frames_of("train"), frames_of("test")
+    train, test = ethanol("train"), ethanol("test")
     cheap = _xtb(train.structures[POOL:][:CHEAP], folder / "cheap.npz")
     cheap_test = _xtb(test.structures[:HELD_OUT], folder / "cheap-test.npz")
     longer = POSTERIOR.model_copy(update={"warmup_steps": arguments.warmup or POSTERIOR.warmup_steps})
     ending = f"-warmup{arguments.warmup}" if arguments.warmup else ""
     job = SamplingJob(MODEL, longer, seed_of(0), 1)
-    learned = sampled(folder, f"cheap{ending}", cheap.labeled(np.arange(CHEAP), "xtb"), job)
+    learned = sampled(folder, f"cheap{ending}", TrainingSet(cheap.labeled(range(CHEAP), "xtb")), job)
     print(f"GFN2-xTB against PBE: {MEV * rms(cheap_test.forces - test.forces[:HELD_OUT]):.1f} meV/Å")
     print("the cheap posterior against GFN2-xTB:", json.dumps(errors(learned, cheap_test)), flush=True)
     rows = [{"labels": 0, "prior": "the cheap posterior as it is", "split": None} | errors(learned, test)]

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,8 +13,8 @@ from alloop.rng import numpy_stream, stream_seed
 from alloop.structures.convert import read_structures
 from alloop.structures.structure import Structure
 from alloop.training.objective import Objective
-from alloop.training.training_set import LabeledStructure, Purpose
-from alloop.units import KCAL_PER_MOL_PER_EV
+from alloop.training.training_set import LabeledStructure
+from benchmarks.frames import Frames, rmd17, rmd17_file
 
 GEOMETRIES = {
     "ethanol": Path(__file__).parents[1] / "examples" / "ethanol.xyz",
@@ -42,20 +41,19 @@ class Problem:
 
 def frames_of(molecule: str, seed: int, data: Path | None) -> tuple[LabeledStructure, ...]:
     """Labeled frames of `molecule`: of rMD17 in the folder `data`, else rattled, with the labels of a harmonic well."""
-    file = data / f"rmd17_{molecule}_split01.npz" if data else None
-    if file is not None and file.is_file():
-        with np.load(file, allow_pickle=False) as held:
-            numbers, positions = held["z"], held["R_train"][:FRAMES]
-            energies, forces = (held[name][:FRAMES] / KCAL_PER_MOL_PER_EV for name in ("E_train", "F_train"))
-    else:
-        (rest,), _ = read_structures(GEOMETRIES[molecule])
-        shifts = numpy_stream(seed, "rattle").normal(scale=RATTLE_ANGSTROM, size=(FRAMES, rest.n_atoms, 3))
-        numbers, positions = rest.numbers, rest.positions + shifts
-        energies = 0.5 * STIFFNESS_EV_PER_SQUARE_ANGSTROM * (shifts**2).sum((1, 2))
-        forces = -STIFFNESS_EV_PER_SQUARE_ANGSTROM * shifts
-    return tuple(
-        LabeledStructure(f"{molecule}-{index}", Structure.molecule(numbers, at), float(energy), force, None, Purpose.TRAIN)
-        for index, (at, energy, force) in enumerate(zip(positions, energies, forces, strict=True))
+    there = data is not None and rmd17_file(data, molecule).is_file()
+    frames = rmd17(data, molecule, "train", FRAMES) if data and there else rattled(molecule, seed)
+    return frames.labeled(range(FRAMES), molecule)
+
+
+def rattled(molecule: str, seed: int) -> Frames:
+    """The geometry that comes along, shaken `FRAMES` times in a harmonic well."""
+    (rest,), _ = read_structures(GEOMETRIES[molecule])
+    shifts = numpy_stream(seed, "rattle").normal(scale=RATTLE_ANGSTROM, size=(FRAMES, rest.n_atoms, 3))
+    return Frames(
+        [Structure.molecule(rest.numbers, rest.positions + shift) for shift in shifts],
+        0.5 * STIFFNESS_EV_PER_SQUARE_ANGSTROM * (shifts**2).sum((1, 2)),
+        -STIFFNESS_EV_PER_SQUARE_ANGSTROM * shifts,
     )
 
 

@@ -12,7 +12,8 @@ import json
 from pathlib import Path
 
 from alloop.posterior.run import PosteriorStart, SamplingJob
-from benchmarks.ethanol import MODEL, POSTERIOR, chosen, errors, frames_of, sampled, seed_of
+from benchmarks.ethanol import MODEL, POSTERIOR, chosen, errors, sampled, seed_of
+from benchmarks.frames import ethanol
 
 BEFORE, AFTER, SPLIT = 20, 40, 1
 PARTS = (0.2, 0.5)
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("multifidelity"), help="what is done is kept here")
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
-    train, test = frames_of("train"), frames_of("test")
+    train, test = ethanol("train"), ethanol("test")
     first, all_labels = chosen(train, BEFORE, SPLIT), chosen(train, AFTER, SPLIT)
     whole = SamplingJob(MODEL, POSTERIOR, seed_of(SPLIT), 1)
     before, fresh = (sampled(folder, f"split{SPLIT}-{len(each.items)}-normal", each, whole) for each in (first, all_labels))

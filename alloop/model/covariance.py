@@ -27,8 +27,8 @@ def shape_basis() -> Tensor:
 def log_shape(components: Tensor, basis: Tensor | None = None) -> Tensor:
     """T [..., 3, 3] of an l = 2 feature [..., 5]: its norm |t| becomes |t| / sqrt(1 + |t|^2 / SHAPE_BOUND^2), which is smooth.
 
-    The bound is part of the density, as the clamp of log sigma is (method 1.4). `basis` is `shape_basis`, where the caller holds
-    it on the device and in the type of `components`.
+    The bound is part of the density, as the clamp of log sigma is (method 1.4). `basis` is `shape_basis` on the device and in
+    the type of `components`, where the caller holds it.
     """
     squared = components.square().sum(-1, keepdim=True)
     bounded = components * (1.0 + squared / SHAPE_BOUND**2).rsqrt()

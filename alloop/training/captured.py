@@ -1,7 +1,7 @@
-"""A maker of `FixedShapeGradient`: a CUDA device keeps the launches of all operations as one graph, and repeats them in one go.
+"""A maker of `FixedShapeGradient`: a CUDA device keeps the launches of all operations as one graph and repeats them.
 
-A gradient of a few molecules is some 1,500 launches of a few microseconds each, more than what they launch takes to run. A graph
-holds addresses: what goes in is copied to where the graph reads, and what comes out is copied before the next call writes there.
+A gradient of a few molecules is some 1,500 small operations, and to launch one from Python takes longer than to run it. A graph
+holds addresses: what goes in is copied to where it reads, and what comes out is copied before the next call writes there.
 """
 
 from collections.abc import Callable

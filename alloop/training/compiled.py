@@ -1,4 +1,4 @@
-"""A maker of `FixedShapeGradient`: inductor compiles the operations, minutes for each shape. An option: nothing takes it by itself."""
+"""A maker of `FixedShapeGradient`: inductor compiles the operations, minutes for each shape. Nothing takes it unasked."""
 
 from typing import Any
 

@@ -34,7 +34,7 @@ class FixedShapeGradient:
         self._programs: dict[Shapes, Gradient] = {}
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Objective.gradient`. Memory that runs out is not a refusal: it is raised, for a smaller minibatch to be tried."""
+        """See `Objective.gradient`. Memory that runs out is no refusal: it is raised, so that less is tried."""
         shapes = tuple(tuple(each.shape) for each in arguments)
         if shapes not in self._programs:
             self._programs[shapes] = self._program(shapes, arguments)

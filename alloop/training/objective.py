@@ -17,7 +17,7 @@ MOST_PARTS = 8
 
 
 class Objective:
-    """Labels as tensors of static shape, and what parameters make of them. With `make`, gradients are programs of fixed shape."""
+    """Labels as tensors of static shape, and what parameters make of them. With `make`, gradients have fixed shapes."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What a CUDA graph asks of a gradient, proved without CUDA: it reads no number and nothing of the host; and what it gives, with."""
+"""What a CUDA graph asks of a gradient, proved without CUDA: it reads no number and nothing of the host."""
 
 from dataclasses import replace
 
