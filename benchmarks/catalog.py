@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import chains, profile, sampler, step
+from benchmarks import chains, gpu, posterior, profile, sampler, step
 from benchmarks.harness import Options
 
 
@@ -21,4 +21,6 @@ CATALOG = {
     "chains": Benchmark(chains.TITLE, chains.run),
     "sampler": Benchmark(sampler.TITLE, sampler.run),
     "profile": Benchmark(profile.TITLE, profile.run),
+    "gpu": Benchmark(gpu.TITLE, gpu.run),
+    "posterior": Benchmark(posterior.TITLE, posterior.run),
 }

@@ -1,4 +1,4 @@
-"""Frames of rMD17 (PBE/def2-SVP; Christensen and von Lilienfeld 2020): 1,000 to train on, 1,000 to test on, as files have them."""
+"""Frames of rMD17 (PBE/def2-SVP; Christensen and von Lilienfeld 2020): 1,000 to train on, 1,000 to test on, in one file."""
 
 import os
 from collections.abc import Iterable

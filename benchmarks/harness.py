@@ -57,12 +57,16 @@ class Row:
 @dataclass(frozen=True)
 class Options:
     """How a benchmark runs: rMD17 frames from the folder `data` where they are there; compiled programs too; `quick`: a
-    miniature of it, which shows that it runs and judges nothing.
+    miniature of it, which shows that it runs and judges nothing. Those that can run on a GPU do so on `device`; those that can
+    be cut off end after `max_minutes`, and go on from `folder`.
     """
 
     data: Path | None = None
     compile: bool = False
     quick: bool = False
+    device: str = "auto"
+    folder: Path | None = None
+    max_minutes: float | None = None
 
     @property
     def pairs(self) -> int:
@@ -120,14 +124,21 @@ def compare(name: str, ours: list[float], peer: list[float], aim: Aim | None, *,
     )
 
 
-def not_measured(name: str, aim: str, reason: str) -> Row:
+def counted(name: str, ours: float, peer: float | None, unit: str, *, aim: Aim | None = None, reason: str | None = None) -> Row:
+    """A row of what is known once and needs no pairs."""
+    ratio = None if peer is None else ours / peer
+    met = aim.met(ratio) if aim and ratio is not None else None
+    return Row(name, ours, peer, ratio, None, 1, unit, aim.words if aim else None, met, reason)
+
+
+def not_measured(name: str, aim: str | None, reason: str) -> Row:
     """A row of what cannot be measured here."""
     return Row(name, None, None, None, None, 0, "ms", aim, None, reason)
 
 
 def needs_gpu(name: str, aim: str) -> Row:
-    """A row that waits for a GPU; nothing of it is claimed, and none of these benchmarks runs on one yet."""
-    found = "a CUDA device is here, but this benchmark runs on a CPU only" if torch.cuda.is_available() else "no CUDA device"
+    """A row that waits for a GPU; nothing of it is claimed."""
+    found = "this benchmark runs on a CPU only, see `alloop bench gpu`" if torch.cuda.is_available() else "no CUDA device"
     return not_measured(name, aim, found)
 
 

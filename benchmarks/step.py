@@ -46,7 +46,7 @@ def _rows(molecule: str, options: Options) -> list[Row]:
     gradient, parameters, indices = task.objective.gradient, task.parameters, task.indices
     with FlopCounterMode(display=False) as counter:
         gradient(parameters, indices)
-    contestants: dict[str, Callable[[], object]] = {"eager": lambda: gradient(parameters, indices), "gemm": _gemm()}
+    contestants: dict[str, Callable[[], object]] = {"eager": lambda: gradient(parameters, indices), "gemm": gemm(GEMM_SIZE)}
     if peer_nequip.is_installed():
         contestants["peer"] = _peer(task)
     refused = "not asked for: takes minutes, give --compile"
@@ -61,7 +61,9 @@ def _rows(molecule: str, options: Options) -> list[Row]:
         _beside_peer(f"{molecule}: eager / nequip eager", "eager", times, EAGER[molecule], ""),
         _beside_peer(f"{molecule}: compiled / nequip eager", "compiled", times, COMPILED[molecule], refused),
     ]
-    return rows + [_floor(molecule, mode, times, counter.get_total_flops()) for mode in ("eager", "compiled") if mode in times]
+    return rows + [
+        floor(molecule, mode, times, counter.get_total_flops(), GEMM_SIZE) for mode in ("eager", "compiled") if mode in times
+    ]
 
 
 def _peer(task: Problem) -> Callable[[], object]:
@@ -80,15 +82,15 @@ def _beside_peer(name: str, mode: str, times: Times, aim: Aim, refused: str) -> 
     return compare(name, times[mode], times["peer"], aim)
 
 
-def _gemm() -> Callable[[], object]:
-    """A large product of matrices: how fast this core can be."""
-    left, right = torch.rand(2, GEMM_SIZE, GEMM_SIZE, generator=torch.Generator().manual_seed(SEED))
+def gemm(size: int, device: torch.device | str = "cpu") -> Callable[[], object]:
+    """A large product of matrices: how fast this core, or this device, can be."""
+    left, right = torch.rand(2, size, size, generator=torch.Generator().manual_seed(SEED)).to(device)
     return lambda: left @ right
 
 
-def _floor(molecule: str, mode: str, times: Times, flops: int) -> Row:
-    """Time over the time that the counted FLOPs of matrix products alone would take at the rate of a large product."""
-    share = flops / (2 * GEMM_SIZE**3)
-    rate = 2 * GEMM_SIZE**3 / statistics.median(times["gemm"]) / 1e9
+def floor(molecule: str, mode: str, times: Times, flops: int, size: int) -> Row:
+    """Time over the time that the counted FLOPs of matrix products alone would take at the rate of a product of this size."""
+    share = flops / (2 * size**3)
+    rate = 2 * size**3 / statistics.median(times["gemm"]) / 1e9
     told = f"{flops / 1e9:.2f} GFLOP in matrix products, at {rate:.0f} GFLOP/s: {MS_PER_SECOND * flops / rate / 1e9:.1f} ms"
     return compare(f"{molecule}: {mode} / FLOP floor", times[mode], [share * each for each in times["gemm"]], None, reason=told)

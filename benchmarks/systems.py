@@ -57,8 +57,16 @@ def rattled(molecule: str, seed: int) -> Frames:
     )
 
 
-def problem(labeled: tuple[LabeledStructure, ...], config: ModelConfig, *, chains: int, batch: int, seed: int) -> Problem:
-    """`chains` networks, each with a minibatch of `batch` of the labels."""
+def problem(
+    labeled: tuple[LabeledStructure, ...],
+    config: ModelConfig,
+    *,
+    chains: int,
+    batch: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> Problem:
+    """`chains` networks, each with a minibatch of `batch` of the labels; the same numbers on every `device`."""
     structures = [item.structure for item in labeled]
     energies, forces = [item.energy for item in labeled], [item.forces for item in labeled]
     potential = Potential(config, fit_scaling(structures, energies, forces, config.cutoff_angstrom))
@@ -67,4 +75,4 @@ def problem(labeled: tuple[LabeledStructure, ...], config: ModelConfig, *, chain
     # The last weights start at zero, which would hide what is behind them from a comparison of gradients.
     parameters = parameters + 0.1 * torch.stack([torch.randn(potential.n_parameters, generator=each) for each in generators])
     indices = torch.stack([torch.randperm(len(labeled), generator=each)[:batch] for each in generators])
-    return Problem(Objective(potential, labeled), labeled, parameters, indices)
+    return Problem(Objective(potential, labeled, device=device), labeled, parameters.to(device), indices.to(device))

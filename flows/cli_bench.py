@@ -24,18 +24,22 @@ def bench(
     compile: Annotated[bool, typer.Option("--compile", help="Time compiled programs, too; making them takes minutes.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="A miniature, to see that it runs; it judges nothing.")] = False,
     data: Annotated[Path | None, typer.Option(help="Folder with rMD17 frames; made-up frames if left out.")] = None,
+    device: Annotated[str, typer.Option(help="Of `gpu` and `posterior`: auto, cpu or cuda.")] = "auto",
+    folder: Annotated[Path | None, typer.Option(help="Where `posterior` is kept, and goes on from.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Of `posterior`, for this call; the next one goes on.")] = None,
 ) -> None:
     """Time a part of alloop beside its peer, in one process, in turns. A ratio below one: alloop is faster."""
     catalog = _catalog()
     if listed or name is None:
         for known, benchmark in catalog.items():
-            typer.echo(f"{known:<8}  {benchmark.title}")
+            typer.echo(f"{known:<9}  {benchmark.title}")
         return
     if name not in catalog:
         raise InputError("the name of a benchmark", repr(name), nearest(name, catalog))
     from benchmarks.harness import Options
 
-    answer = catalog[name].run(Options(data=data, compile=compile, quick=quick))
+    options = Options(data, compile, quick, device, folder, max_minutes)
+    answer = catalog[name].run(options)
     typer.echo(json.dumps(answer, indent=2) if as_json else table(answer))
 
 

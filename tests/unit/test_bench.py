@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import torch
 
 import flows.cli_bench
 from benchmarks.harness import Aim, compare, interleaved, not_measured
@@ -12,6 +13,7 @@ from flows.cli import main
 
 ANSWER = {"name", "machine", "commit", "seed", "rows"}
 ROW = {"name", "ours", "peer", "ratio", "unit", "aim", "met"}
+NAMES = ["step", "chains", "sampler", "profile", "gpu", "posterior"]
 Alloop = Callable[..., tuple[int, str, str]]
 
 
@@ -34,10 +36,10 @@ def test_they_are_named(alloop):
     for arguments in (("bench", "--list"), ("bench",)):
         code, said, _ = alloop(*arguments)
         assert code == 0
-        assert [line.split()[0] for line in said.splitlines()] == ["step", "chains", "sampler", "profile"]
+        assert [line.split()[0] for line in said.splitlines()] == NAMES
 
 
-@pytest.mark.parametrize("name", ["step", "chains", "sampler", "profile"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_miniature_answers_in_the_one_shape_and_judges_nothing(alloop, name):
     code, said, _ = alloop("bench", name, "--json", "--quick")
     assert code == 0
@@ -55,6 +57,52 @@ def test_a_miniature_answers_in_the_one_shape_and_judges_nothing(alloop, name):
     assert measured
     assert all(row["ours"] > 0 and row["peer"] > 0 for row in measured)
     assert all(row["spread"][0] <= row["spread"][1] for row in measured if row["spread"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_its_rows_wait_for_one(alloop):
+    code, said, _ = alloop("bench", "gpu", "--json")
+    assert code == 0
+    rows = json.loads(said)["rows"]
+    assert len(rows) == 8
+    for row in rows:
+        assert (row["ours"], row["ratio"], row["met"]) == (None, None, None)
+        assert row["reason"] == "no CUDA device: not yet measured"
+
+
+def test_a_posterior_that_is_cut_off_goes_on_and_its_time_adds_up(alloop, tmp_path, monkeypatch):
+    monkeypatch.setattr("alloop.posterior.run.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("alloop.posterior.run.PROGRESS_STEPS", 1)
+
+    def posterior(*options: str) -> dict[str, dict]:
+        code, said, _ = alloop(
+            "bench", "posterior", "--json", "--quick", "--device", "cpu", "--folder", str(tmp_path), *options
+        )
+        assert code == 0
+        return {row["name"]: row for row in json.loads(said)["rows"]}
+
+    def seconds() -> float:
+        return json.loads((tmp_path / "cpu" / "clock.json").read_text())["seconds"]
+
+    first = posterior("--max-minutes", "1e-9")["minutes to the whole posterior"]
+    spent_before = seconds()
+    assert first["ratio"] is None
+    assert "2 of 60 chain steps" in first["reason"]
+    whole = posterior()
+    spent = whole["minutes to the whole posterior"]["ours"]
+    assert "60 of 60 chain steps" in whole["minutes to the whole posterior"]["reason"]
+    assert spent == pytest.approx(seconds() / 60.0)
+    assert seconds() > spent_before > 0.0
+    assert whole["force RMSE"]["ours"] > whole["force MAE"]["ours"] > 0.0
+    again = posterior()
+    assert again["minutes to the whole posterior"]["ours"] == spent, "nothing was drawn again"
+    assert again["force RMSE"]["ours"] == whole["force RMSE"]["ours"]
+
+
+def test_a_posterior_needs_its_frames(alloop, tmp_path):
+    code, _, said = alloop("bench", "posterior", "--data", str(tmp_path))
+    assert code == 2
+    assert "frames of rMD17 ethanol" in said
 
 
 def test_the_table_has_a_line_for_each_row_and_gives_each_reason(alloop):
