@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from alloop.errors import AlloopError
-from alloop.files import write_atomically
+from alloop.files import said_if_unwritable, write_atomically
 from flows.cli_write import TEMPLATES
 
 INTERRUPTED = 130
@@ -84,17 +84,18 @@ def demo(
 
 
 def _fresh_folder(directory: Path, name: str) -> Path:
-    """`directory`/`name`, or with the first free number behind it."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """`directory`/`name`, or with the first free number behind it. Raises as `write_atomically`."""
     number = 1
-    while True:
-        folder = directory / (name if number == 1 else f"{name}-run-{number}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
+    with said_if_unwritable(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        while True:
+            folder = directory / (name if number == 1 else f"{name}-run-{number}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return folder
 
 
 def _carry_out(file: Path, *, rounds: int) -> dict[str, Any]:

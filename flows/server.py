@@ -14,10 +14,13 @@ import threading
 import time
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
-from alloop.errors import AlloopError
+from alloop.errors import AlloopError, ConfigError
+from alloop.files import said_if_unwritable
 from alloop.processes import die_with_parent
 
 START_SECONDS = 120.0
@@ -66,12 +69,17 @@ class Server:
 
 
 def _check_reachable(api_url: str) -> None:
-    """Raise `AlloopError` where nobody listens. Whatever else is wrong (rights, certificates), Prefect says better."""
+    """Raise `ConfigError` for what is no address, `AlloopError` where no server listens. Whatever else is wrong (rights,
+    certificates), Prefect says better."""
     try:
+        if urlsplit(api_url).scheme not in ("http", "https"):
+            raise _no_address(api_url)
         urllib.request.urlopen(f"{api_url}/health", timeout=REACH_SECONDS).close()
     except (HTTPError, ssl.SSLError):
         return
-    except OSError as error:
+    except (ValueError, InvalidURL):
+        raise _no_address(api_url) from None
+    except (OSError, HTTPException) as error:
         if isinstance(getattr(error, "reason", None), ssl.SSLError):
             return
         raise AlloopError(
@@ -79,6 +87,14 @@ def _check_reachable(api_url: str) -> None:
             f"{getattr(error, 'reason', error)}",
             "start it, or unset PREFECT_API_URL: alloop then brings its own",
         ) from None
+
+
+def _no_address(api_url: str) -> ConfigError:
+    return ConfigError(
+        "PREFECT_API_URL with the address of a Prefect server, such as http://127.0.0.1:4200/api",
+        repr(api_url),
+        "correct it, or unset PREFECT_API_URL: alloop then brings its own server",
+    )
 
 
 def prefect_server(home: Path) -> Server:
@@ -94,7 +110,8 @@ def prefect_server(home: Path) -> Server:
         os.environ.setdefault(name, value)
     if url:
         return Server(url)
-    home.mkdir(parents=True, exist_ok=True)
+    with said_if_unwritable(home):
+        home.mkdir(parents=True, exist_ok=True)
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
     keeper = _Keeper(home, listener)

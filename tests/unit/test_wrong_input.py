@@ -171,6 +171,30 @@ def test_a_prefect_server_that_is_not_there(tmp_path: Path, alloop: Alloop, monk
     assert "unset PREFECT_API_URL" in said
 
 
+@pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:port/api", "http://[/api"])
+def test_a_prefect_address_that_is_none(address: str, tmp_path: Path, alloop: Alloop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", address)
+    code, said = alloop("run", _campaign(tmp_path))
+    assert code == 2, said
+    assert f"came:   {address!r}\ndo:     correct it, or unset PREFECT_API_URL" in said
+
+
+OUTPUTS = {"a folder": ".", "below a file": "water.xyz/out", "no file system for it": "/proc/out"}
+
+
+@pytest.mark.parametrize("output", OUTPUTS.values(), ids=OUTPUTS.keys())
+def test_outputs_that_cannot_be_written(output: str, tmp_path: Path, alloop: Alloop) -> None:
+    file = _campaign(tmp_path)
+    _started(file).close()
+    before = sorted(tmp_path.rglob("*"))
+    for arguments in (("export", file), ("export", file, "--format", "npz"), ("report", file)):
+        _check(alloop(*arguments, "--output", tmp_path / output), 2, "a file to write" if output == "." else "to write")
+    if output != ".":
+        _check(alloop("demo", "--directory", tmp_path / output), 2, "to write")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not list(tmp_path.parent.glob(".*.tmp"))
+
+
 def test_an_unknown_option_ends_with_2(alloop: Alloop) -> None:
     code, said = alloop("run", "--fast")
     assert code == 2
