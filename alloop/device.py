@@ -12,9 +12,7 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise MachineError(
-            "a device: auto, cpu, cuda or cuda:N", repr(name), "take auto: ALLOOP_DEVICE=auto for a campaign"
-        ) from None
+        raise MachineError("a device: auto, cpu, cuda or cuda:N", repr(name), "say auto (ALLOOP_DEVICE=auto)") from None
     if device.type == "cpu":
         return device
     if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():

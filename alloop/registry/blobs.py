@@ -24,7 +24,7 @@ class BlobStore:
         return self.root / digest
 
     def put(self, content: bytes) -> str:
-        """Store `content` and return its digest. A damaged file of the same digest is replaced. Raises as `write_atomically`."""
+        """Store `content` and return its digest. A damaged file of that digest is replaced. Raises as `write_atomically`."""
         digest = digest_bytes(content)
         path = self.path(digest)
         if path.exists() and digest_bytes(path.read_bytes()) == digest:
