@@ -42,8 +42,11 @@ def run(file: CampaignFile) -> None:
 def one_round(file: CampaignFile) -> None:
     """Exactly one round: sample, propose, label, retrain."""
     outcome = _carry_out(file, rounds=1)
-    done = "the campaign has stopped" if outcome["round"] is None else f"round {outcome['round']}"
-    typer.echo(f"{done}: {outcome['sentence']}")
+    if outcome["round"] is not None:
+        typer.echo(f"round {outcome['round']}: {outcome['sentence']}")
+        return
+    typer.echo(f"no round was run, the campaign has stopped: {outcome['sentence']}")
+    typer.echo(f"to go on: change `stop` in {file} (a larger cap, a smaller tolerance), then again; or: alloop report {file}")
 
 
 def label(

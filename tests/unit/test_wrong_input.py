@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from alloop.campaign.state import Decision, StopReason
 from alloop.config import load_config
 from alloop.registry.holders import this_process
 from alloop.registry.registry import Registry
@@ -99,6 +100,20 @@ def test_a_wrong_file_is_refused(name: str, command: str, tmp_path: Path, alloop
 
 def test_a_missing_campaign_file(tmp_path: Path, alloop: Alloop) -> None:
     _check(alloop("run", tmp_path / "nothing.yaml"), 2, "there is no file", "alloop init nothing")
+
+
+def test_a_round_of_a_stopped_campaign_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = _campaign(tmp_path)
+    with _started(file) as registry:
+        registry.stop_campaign("water", Decision(stop=StopReason.CAP_ROUNDS, sentence="The cap came.", figures={}))
+    monkeypatch.setattr(sys, "argv", ["alloop", "round", str(file)])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    said = capsys.readouterr().out
+    assert "has stopped: The cap came." in said
+    assert f"change `stop` in {file}" in said
 
 
 def test_a_campaign_that_runs_already(tmp_path: Path, alloop: Alloop) -> None:
