@@ -60,7 +60,9 @@ def main() -> None:
     try:
         app()
     except AlloopError as error:
-        if os.environ.get("ALLOOP_DEBUG") == "1":
+        from flows.settings import wants_tracebacks
+
+        if wants_tracebacks():
             raise
         typer.echo(str(error), err=True)
         sys.exit(error.exit_code)

@@ -9,6 +9,7 @@ import pytest
 
 from alloop.campaign.state import Decision, StopReason
 from alloop.config import load_config
+from alloop.errors import ConfigError
 from alloop.registry.holders import this_process
 from alloop.registry.registry import Registry
 from alloop.structures.convert import read_structures
@@ -176,6 +177,14 @@ def test_init_writes_over_nothing(
 def test_a_setting_that_cannot_be(tmp_path: Path, alloop: Alloop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALLOOP_LABEL_WORKERS", "none")
     _check(alloop("run", _campaign(tmp_path)), 2, "ALLOOP_LABEL_WORKERS")
+    monkeypatch.setenv("ALLOOP_LABEL_WORKERS", "2")
+    monkeypatch.setenv("ALLOOP_LEASE_SECONDS", "1")
+    _check(alloop("run", _campaign(tmp_path)), 2, "ALLOOP_LEASE_SECONDS of 1", "set ALLOOP_LEASE_SECONDS to 45 or more")
+
+
+def test_a_setting_that_is_none(tmp_path: Path, alloop: Alloop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLOOP_LABEL_WORKER", "2")
+    _check(alloop("run", _campaign(tmp_path)), 2, "ALLOOP_LABEL_WORKER\n", "did you mean 'ALLOOP_LABEL_WORKERS'?")
 
 
 def test_a_prefect_server_that_is_not_there(tmp_path: Path, alloop: Alloop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +226,9 @@ def test_an_unknown_option_ends_with_2(alloop: Alloop) -> None:
 
 
 def test_a_traceback_only_on_request(tmp_path: Path, alloop: Alloop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALLOOP_DEBUG", "1")
-    monkeypatch.setattr(sys, "argv", ["alloop", "run", str(tmp_path / "nothing.yaml")])
-    with pytest.raises(Exception, match="there is no file"):
-        main()
+    monkeypatch.setenv("ALLOOP_DEBUG", "off")
+    _check(alloop("run", tmp_path / "nothing.yaml"), 2, "there is no file")
+    for word in ("1", "true", "yes"):
+        monkeypatch.setenv("ALLOOP_DEBUG", word)
+        with pytest.raises(ConfigError, match="there is no file"):
+            alloop("run", tmp_path / "nothing.yaml")
