@@ -16,6 +16,7 @@ import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
+from shutil import disk_usage
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
@@ -63,9 +64,13 @@ class Server:
                 time.sleep(0.05)
         raise AlloopError(
             "a local Prefect server",
-            f"it did not start; its last words are in {self.log}",
-            "read them; `pip install -c constraints.txt` brings the versions that were tested",
+            f"it did not start; its last words are in {self.log}, on a disk with {_free_mib(self.log)} MiB free",
+            "read them, and make room if that is little; `pip install -c constraints.txt` brings the versions that were tested",
         )
+
+
+def _free_mib(file: Path | None) -> int:
+    return disk_usage((file or Path.cwd()).parent).free // 2**20
 
 
 def _check_reachable(api_url: str) -> None:

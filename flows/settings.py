@@ -36,9 +36,9 @@ class Settings(BaseSettings):
         lease, heartbeat = self.lease_seconds, self.heartbeat_seconds
         if lease < 3 * heartbeat:
             raise ConfigError(
-                "settings that fit: lease_seconds at least three times heartbeat_seconds, for two may be lost",
+                "settings that fit: lease_seconds at least three times heartbeat_seconds",
                 f"{PREFIX}LEASE_SECONDS of {lease:g} with {PREFIX}HEARTBEAT_SECONDS of {heartbeat:g}",
-                f"set {PREFIX}LEASE_SECONDS to {3 * heartbeat:g} or more, or {PREFIX}HEARTBEAT_SECONDS to {lease / 3:g} or less",
+                f"set {PREFIX}LEASE_SECONDS to {3 * heartbeat:g} or more, or the other to {lease / 3:g} or less",
             )
         return self
 
