@@ -1,7 +1,6 @@
 """Commands that work on a campaign: `run`, `round`, `label`, `demo`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,8 +10,8 @@ import typer
 from alloop.errors import AlloopError
 from alloop.files import said_if_unwritable, write_atomically
 from flows.cli_write import TEMPLATES
+from flows.interrupt import before_the_end, stoppable
 
-INTERRUPTED = 130
 CampaignFile = Annotated[Path, typer.Argument(help="The campaign file, NAME.yaml.")]
 
 
@@ -114,14 +113,15 @@ def _carry_out(file: Path, *, rounds: int) -> dict[str, Any]:
     stopped = admit(campaign, settings)
     if stopped is not None:
         return {"round": None, "stop": stopped.stop, "sentence": stopped.sentence}
-    typer.echo(f"campaign {campaign.config.name}: starting", err=True)
+    typer.echo(f"campaign {campaign.config.name}: starting a Prefect server, loading PyTorch", err=True)
     server = prefect_server(Path(campaign.ref.files) / "prefect")
+    before_the_end(server.kill)
+    import httpx
+
+    from flows.campaign import run_campaign  # heavy; the server starts meanwhile
+
+    server.wait()
     with shown_progress(), _stoppable(file):
-        import httpx
-
-        from flows.campaign import run_campaign  # heavy; the server starts meanwhile
-
-        server.wait()
         try:
             return run_campaign(campaign.ref, rounds)
         except httpx.HTTPError as error:
@@ -132,14 +132,9 @@ def _carry_out(file: Path, *, rounds: int) -> dict[str, Any]:
             ) from error
 
 
-@contextmanager
-def _stoppable(file: Path) -> Iterator[None]:
+def _stoppable(file: Path) -> AbstractContextManager[None]:
     """Ctrl-C is an ordinary way to end: leases were given back on the way here."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"stopped; run again to go on: alloop run {file}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+    return stoppable(f"stopped; run again to go on: alloop run {file}")
 
 
 def _finish(file: Path) -> None:

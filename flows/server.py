@@ -49,6 +49,11 @@ class Server:
     log: Path | None = None
     keeper: "_Keeper | None" = None
 
+    def kill(self) -> None:
+        """End it at once, where this process started it: what it knows is in the registry too."""
+        if self.keeper is not None:
+            self.keeper.kill()
+
     def wait(self) -> None:
         """Return when it answers. Raises `AlloopError` when it does not."""
         if self.keeper is None:
@@ -163,6 +168,10 @@ class _Keeper(threading.Thread):
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def kill(self) -> None:
+        self._stopping.set()
+        self._process.kill()
 
     def _launch(self) -> "subprocess.Popen[bytes]":
         self._starts += 1
