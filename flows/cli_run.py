@@ -113,7 +113,7 @@ def _carry_out(file: Path, *, rounds: int) -> dict[str, Any]:
     stopped = admit(campaign, settings)
     if stopped is not None:
         return {"round": None, "stop": stopped.stop, "sentence": stopped.sentence}
-    typer.echo(f"campaign {campaign.config.name}: starting a Prefect server, loading PyTorch", err=True)
+    typer.echo(f"campaign {campaign.config.name}: starting (Prefect server, PyTorch)", err=True)
     server = prefect_server(Path(campaign.ref.files) / "prefect")
     before_the_end(server.kill)
     import httpx
