@@ -125,7 +125,9 @@ class PosteriorConfig(Section):
         lt=1,
         description="share of a minibatch drawn from labels that the last samples have not seen, the gradient staying unbiased",
     )
-    chains_at_once: int = Field(default=2, ge=0, description="chains in one tensor program; 0: all, best on a GPU")
+    chains_at_once: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        default=2, description="chains in one tensor program; 0: all, best on a GPU; auto: as measured at the start"
+    )
     thinning: int = Field(default=20, ge=1, description="steps between the draws that the diagnostics read")
 
     @model_validator(mode="after")
@@ -158,6 +160,9 @@ class PriorConfig(Section):
     labels: int | None = Field(
         default=None, ge=8, description="cheap labels, of thermal structures of their own; the initial ones if left out"
     )
+    warmup_steps: int | None = Field(
+        default=None, ge=1, description="of the posterior on cheap labels; that of `posterior` if left out"
+    )
     tau: float = Field(default=0.2, gt=0, description="standard deviation of every parameter around its centre")
     centre: Literal["each", "best"] = Field(
         default="each", description="each: a chain keeps to a sample of its own; best: all to the one of highest log posterior"
@@ -165,8 +170,9 @@ class PriorConfig(Section):
 
     @model_validator(mode="after")
     def _one_kind_of_source(self) -> "PriorConfig":
-        if self.level is None and self.labels is not None:
-            raise ValueError(f"`labels` goes with a level of theory in `from`, one of {', '.join(SHORT_NAMES)}")
+        own = [name for name in ("labels", "warmup_steps") if getattr(self, name) is not None]
+        if self.level is None and own:
+            raise ValueError(f"`{own[0]}` goes with a level of theory in `from`, one of {', '.join(SHORT_NAMES)}")
         if self.level is not None and self.posterior is not None:
             raise ValueError("`posterior` goes with a campaign in `from`")
         return self
@@ -278,14 +284,16 @@ class CampaignConfig(Section):
     def _prior_from_elsewhere(self) -> "CampaignConfig":
         if self.prior is None:
             return self
-        if self.posterior.method != "sghmc":
-            raise ValueError("prior.from goes with `posterior.method: sghmc`; the baselines have no prior")
         if self.prior.level == self.labeler:
             raise ValueError("prior.from is the level of theory of the labeler itself; name a cheaper one, or a campaign")
         if self.prior.level is not None and len(f"{self.name}.{self.prior.source}") > MAX_NAME:
             raise ValueError(f"with prior.from, name and level must fit in {MAX_NAME} characters; shorten `name`")
         if self.prior.source == self.name and self.prior.registry is None:
             raise ValueError("prior.from is this campaign itself; name another one")
+        if self.posterior.method != "sghmc":
+            raise ValueError(
+                f"posterior.method {self.posterior.method} has no prior to learn; set `method: sghmc`, or leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -86,8 +86,8 @@ def seed_of(split: int) -> int:
 def sampled(folder: Path, name: str, labels: TrainingSet, job: SamplingJob) -> Drawn:
     """The posterior of this name: from its file, or drawn now, from its checkpoint if it was interrupted."""
     file = folder / f"{name}.json"
-    parts: list[Any] = [labels.digest, job.model.model_dump(mode="json"), job.posterior.model_dump(mode="json")]
-    identity = digest_json([*parts, job.prior and job.prior.digest])
+    options = [each.model_dump(mode="json", exclude_defaults=True) for each in (job.model, job.posterior)]
+    identity = digest_json([labels.digest, *options, job.prior and job.prior.digest])
     if file.exists() and json.loads(file.read_text())["identity"] == identity:
         facts = json.loads(file.read_text())
         parameters = read_parameters(file.with_suffix(".safetensors").read_bytes())

@@ -32,15 +32,23 @@ TAUS = (0.05, 0.1, 0.2, 0.5)
 
 @dataclass(frozen=True)
 class Cell:
-    """One posterior: `labels` expensive ones of a `split`; under N(0, I) where `tau` is None."""
+    """One posterior: `labels` expensive ones of a `split`; under N(0, I) where `tau` is None, then `longer`: the control, with
+    the warm-up that the cheap posterior has."""
 
     labels: int
     tau: float | None
     split: int
+    longer: bool = False
 
     @property
     def name(self) -> str:
         return f"split{self.split}-{self.labels}-" + ("normal" if self.tau is None else f"tau{self.tau:g}")
+
+    @property
+    def told(self) -> str:
+        if self.tau is not None:
+            return f"tau {self.tau:g}"
+        return "N(0, I), longer" if self.longer else "N(0, I)"
 
 
 def main() -> None:
@@ -62,11 +70,10 @@ def main() -> None:
         if cell.tau is not None:
             source = {"from": "xtb", "labels": CHEAP} | ({"warmup": arguments.warmup} if arguments.warmup else {})
             prior = LearnedPrior(learned.samples, learned.model, cell.tau, source)
-        job = SamplingJob(MODEL, POSTERIOR, seed_of(cell.split), 1, None, prior)
-        name = cell.name if prior is None else f"{cell.name}{ending}"
+        job = SamplingJob(MODEL, longer if cell.longer else POSTERIOR, seed_of(cell.split), 1, None, prior)
+        name = f"{cell.name}{ending}" if prior is not None or cell.longer else cell.name
         drawn = sampled(folder, name, chosen(train, cell.labels, cell.split), job)
-        told = "N(0, I)" if cell.tau is None else f"tau {cell.tau:g}"
-        rows.append({"labels": cell.labels, "prior": told, "split": cell.split} | errors(drawn, test))
+        rows.append({"labels": cell.labels, "prior": cell.told, "split": cell.split} | errors(drawn, test))
         print(json.dumps(rows[-1]), flush=True)
     write_atomically(folder / "rows.json", (json.dumps(rows, indent=2) + "\n").encode())
     print("\n".join(_table(rows)))
@@ -86,6 +93,8 @@ def _cells(arguments: argparse.Namespace) -> Iterator[Cell]:
     """N(0, I) up to twice as many labels as the learned prior gets."""
     for split in arguments.splits:
         for labels in dict.fromkeys((*arguments.labels, 2 * arguments.labels[-1])):
+            if arguments.warmup:
+                yield Cell(labels, None, split, longer=True)
             yield Cell(labels, None, split)
             for tau in arguments.tau if labels in arguments.labels else ():
                 yield Cell(labels, tau, split)

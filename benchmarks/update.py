@@ -16,7 +16,7 @@ from benchmarks.ethanol import MODEL, POSTERIOR, chosen, errors, frames_of, samp
 
 BEFORE, AFTER, SPLIT = 20, 40, 1
 PARTS = (0.2, 0.5)
-SHARES = (0.0, 0.4)
+SHARES = (0.0, 0.8)
 
 
 def main() -> None:

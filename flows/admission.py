@@ -32,6 +32,14 @@ def admit(campaign: Prepared, settings: Settings) -> Decision | None:
         return registry.campaign(record.name).stop
 
 
+def refuse_changed(campaign: Prepared, settings: Settings) -> None:
+    """Raises `NotFoundError` for a campaign never run, `ConfigChangedError` where the file or its structures differ."""
+    config = with_fixed_prior(campaign.ref, campaign.config, campaign.start)
+    with open_registry(campaign.ref, settings) as registry:
+        registry.campaign(config.name)
+        registry.create_campaign(config, campaign.start)
+
+
 def _change_stop(registry: Registry, record: CampaignRecord, config: CampaignConfig) -> None:
     """Reports are written once; what follows from them is decided again. A campaign at work meets new rules by itself."""
     changes = "; ".join(config_changes(record.config.stop.model_dump(), config.stop.model_dump(), "stop."))

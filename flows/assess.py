@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from alloop.campaign.state import RoundReport
-from alloop.committee.assess import assess
+from alloop.committee.assess import assess, assess_left_out
 from alloop.committee.calibration import CalibrationMap, fit_calibration
 from alloop.committee.committee import Committee, compare
 from alloop.committee.evaluation import save_evaluation
@@ -60,7 +60,7 @@ def round_report(registry: Registry, ref: CampaignRef, record: PosteriorRecord, 
         probe=probe,
         health=SamplerHealth.model_validate(record.health),
         evaluation=None if evaluation is None else assess(evaluation, calibration, seed=seed),
-        held_out=None if held_out is None else assess(held_out, calibration, seed=seed),
+        held_out=None if held_out is None else assess_left_out(held_out, seed=seed),
         core_seconds=core_seconds(registry, ref.campaign, record.round),
     )
 

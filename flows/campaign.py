@@ -12,8 +12,9 @@ from flows.wiring import CampaignRef, current_round, open_registry
 
 
 @flow(name="campaign", flow_run_name="{ref.campaign}", persist_result=False)
-def run_campaign(ref: CampaignRef, rounds: int = 0) -> dict[str, Any]:
-    """Run rounds until the campaign stops, or `rounds` of them (0: no limit). Returns the outcome of the last one.
+def run_campaign(ref: CampaignRef, rounds: int = 0, labeling: bool = True) -> dict[str, Any]:
+    """Run rounds until the campaign stops, or `rounds` of them (0: no limit); without `labeling` up to the labels of this one.
+    Returns the outcome of the last round.
 
     Raises `CampaignBusyError` while another process runs it.
     """
@@ -22,7 +23,7 @@ def run_campaign(ref: CampaignRef, rounds: int = 0) -> dict[str, Any]:
         registry.expire(dead=is_dead_here)
         done = 0
         while True:
-            outcome = run_round(ref, current_round(registry, ref.campaign))
+            outcome = run_round(ref, current_round(registry, ref.campaign), labeling)
             done += 1
-            if outcome["stop"] is not None or done == rounds:
+            if outcome["stop"] is not None or done == rounds or not labeling:
                 return outcome

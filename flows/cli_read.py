@@ -51,9 +51,10 @@ def export(
 ) -> None:
     """Write all labels of the campaign to a file, with purpose, round and strategy. Energies in eV, forces in eV/Å."""
     from flows.export import write_extxyz, write_npz
-    from flows.wiring import opened
+    from flows.wiring import opened, refuse_own_files
 
     with opened(file) as (registry, ref):
+        refuse_own_files(file, ref, output)
         count = (write_extxyz if format is ExportFormat.EXTXYZ else write_npz)(registry, ref.campaign, output)
     typer.echo(f"wrote {count} labels to {output}")
 
@@ -64,9 +65,10 @@ def report(
 ) -> None:
     """Write the report: one HTML page that opens offline, with every figure of the campaign as it stands."""
     from alloop.report.html import render_report
-    from flows.wiring import opened, report_path
+    from flows.wiring import opened, refuse_own_files, report_path
 
     with opened(file) as (registry, ref):
+        refuse_own_files(file, ref, output or report_path(ref))
         path = render_report(registry, ref.campaign, output or report_path(ref))
     typer.echo(f"wrote {path}")
 

@@ -38,13 +38,16 @@ def run(file: CampaignFile) -> None:
     _finish(file)
 
 
-def one_round(file: CampaignFile) -> None:
-    """Exactly one round: sample, propose, label, retrain."""
-    outcome = _carry_out(file, rounds=1)
+def one_round(
+    file: CampaignFile,
+    labeling: Annotated[bool, typer.Option("--label/--no-label", help="Or leave the labels to `alloop label`.")] = True,
+) -> None:
+    """Exactly one round: sample, propose, label, retrain. The first one of a campaign labels its initial structures."""
+    outcome = _carry_out(file, rounds=1, labeling=labeling)
     if outcome["round"] is not None:
         typer.echo(f"round {outcome['round']}: {outcome['sentence']}")
         return
-    typer.echo(f"no round was run, the campaign has stopped: {outcome['sentence']}")
+    typer.echo(f"the campaign has stopped: {outcome['sentence']}")
     typer.echo(f"to go on: change `stop` in {file} (a larger cap, a smaller tolerance), then again; or: alloop report {file}")
 
 
@@ -53,6 +56,7 @@ def label(
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many labels; all that wait if left out.")] = None,
 ) -> None:
     """Compute labels that wait in the queue, nothing else."""
+    from flows.admission import refuse_changed
     from flows.cli_progress import shown_progress
     from flows.labeling import label_waiting
     from flows.progress import Step
@@ -60,12 +64,14 @@ def label(
     from flows.wiring import current_round, opened, prepared
 
     settings = load_settings()
-    prepared(file, settings)
+    refuse_changed(prepared(file, settings), settings)
     with opened(file) as (registry, ref), shown_progress(), _stoppable(file):
         voice = Step(ref.campaign, current_round(registry, ref.campaign), "label")
         tally = label_waiting(registry, ref.campaign, settings, voice, limit=limit)
         due = registry.retraining_due(ref.campaign)
     typer.echo(f"{tally.complete} labeled, {tally.failed} attempts failed")
+    if not (tally.complete or tally.failed or due):
+        typer.echo(f"no label waits; to propose the next ones and leave them in the queue: alloop round --no-label {file}")
     if due:
         typer.echo(f"new labels call for retraining: alloop run {file}")
 
@@ -100,7 +106,7 @@ def _fresh_folder(directory: Path, name: str) -> Path:
                 return folder
 
 
-def _carry_out(file: Path, *, rounds: int) -> dict[str, Any]:
+def _carry_out(file: Path, *, rounds: int, labeling: bool = True) -> dict[str, Any]:
     """Check everything that can be checked at once, then run rounds under Prefect; the outcome of the last one."""
     from flows.admission import admit
     from flows.cli_progress import shown_progress
@@ -123,7 +129,7 @@ def _carry_out(file: Path, *, rounds: int) -> dict[str, Any]:
     server.wait()
     with shown_progress(), _stoppable(file):
         try:
-            return run_campaign(campaign.ref, rounds)
+            return run_campaign(campaign.ref, rounds, labeling)
         except httpx.HTTPError as error:
             raise AlloopError(
                 f"the Prefect server at {server.api_url}",

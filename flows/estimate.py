@@ -7,6 +7,7 @@ from alloop.labels.label import Label, LabelRequest
 from alloop.labels.labeler import Resources
 from alloop.labels.level_of_theory import LevelOfTheory
 from alloop.structures.structure import Structure
+from flows.evaluation import EQUILIBRATION_FS
 from flows.prior import usable_source
 from flows.settings import Settings
 from flows.wiring import Prepared
@@ -67,11 +68,13 @@ def labels_at_most(config: CampaignConfig) -> int:
 
 
 def gradients_of_dynamics(config: CampaignConfig) -> int:
-    """Gradients of the labeler that make the evaluation frames, besides their labels; 0 where xTB moves the atoms."""
+    """Gradients of the labeler that make the evaluation frames, equilibration included, besides their labels; 0 where xTB moves
+    the atoms of another labeler."""
     evaluation = config.evaluation
     if evaluation.dynamics == "xtb" or not evaluation.frames:
         return 0
-    return round(evaluation.frames * evaluation.spacing_fs / evaluation.timestep_fs)
+    time = evaluation.frames * evaluation.spacing_fs + min(evaluation.trajectories, evaluation.frames) * EQUILIBRATION_FS
+    return round(time / evaluation.timestep_fs)
 
 
 def _measured(campaign: Prepared, settings: Settings, facts: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def evaluation_proposals(config: CampaignConfig, start: Sequence[Structure], set
     jobs = trajectories(config, start)
     if not jobs:
         return []
-    voice.say(f"dynamics of {config.evaluation.frames} evaluation frames, {jobs[0].level}")
+    gradients = round(sum(job.equilibration_fs + job.frames * job.spacing_fs for job in jobs) / config.evaluation.timestep_fs)
+    voice.say(f"dynamics of {config.evaluation.frames} evaluation frames: {gradients} gradients, {jobs[0].level}")
     proposals: list[Proposal] = []
     with LabelPool[int](min(settings.label_workers, len(jobs))) as pool:
         for index, frames in enumerate(pool.map(jobs)):

@@ -65,12 +65,14 @@ def cheap_config(config: CampaignConfig) -> CampaignConfig:
     assert config.prior is not None
     assert config.prior.level is not None
     structures = config.prior.labels or config.initial.structures
+    warmup = config.prior.warmup_steps or config.posterior.warmup_steps
     return config.model_copy(
         update={
             "name": cheap_name(config),
             "seed": stream_seed(config.seed, PRETRAIN) % 2**31,
             "labeler": config.prior.level,
             "prior": None,
+            "posterior": config.posterior.model_copy(update={"warmup_steps": warmup}),
             "initial": config.initial.model_copy(update={"structures": structures}),
             "evaluation": config.evaluation.model_copy(update={"frames": 0}),
         }

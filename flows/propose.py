@@ -7,7 +7,7 @@ from alloop.campaign.budget import labels_allowed
 from alloop.campaign.decide import decide
 from alloop.campaign.state import Decision
 from alloop.config import CampaignConfig
-from alloop.proposals.initial import initial_proposals
+from alloop.proposals.initial import MIN_STRUCTURES, initial_proposals
 from alloop.proposals.probe import ProbeResult, probe
 from alloop.proposals.proposal import Proposal, Strategy
 from alloop.proposals.propose import ProposalTask, propose_batch
@@ -74,8 +74,8 @@ def _propose_evaluation(
 
 
 def initial_structures(config: CampaignConfig, start: Sequence[Structure]) -> list[Proposal]:
-    """The initial structures, shared out among the start structures."""
-    share = config.initial.model_copy(update={"structures": max(config.initial.structures // len(start), 4)})
+    """The initial structures, shared out among the start structures (`prepared` saw to it that there are enough)."""
+    share = config.initial.model_copy(update={"structures": max(config.initial.structures // len(start), MIN_STRUCTURES)})
     held_out = config.proposals.calibration_fraction
     return [proposal for each in start for proposal in initial_proposals(each, share, held_out, seed=config.seed)]
 

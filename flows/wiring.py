@@ -8,9 +8,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from alloop.config import CampaignConfig, load_config
-from alloop.errors import ConfigError, MissingExtraError
+from alloop.errors import ConfigError, InputError, MissingExtraError
 from alloop.labels.labeler import Availability
 from alloop.labels.level_of_theory import LevelOfTheory
+from alloop.proposals.initial import MIN_STRUCTURES
 from alloop.registry.registry import Registry
 from alloop.structures.convert import read_structures
 from alloop.structures.read_summary import ReadSummary
@@ -64,6 +65,12 @@ def prepared(file: Path, settings: Settings) -> Prepared:
         total_charge=system.total_charge,
         spin_multiplicity=system.spin_multiplicity,
     )
+    if config.initial.structures < MIN_STRUCTURES * len(start):
+        raise ConfigError(
+            f"initial.structures of {MIN_STRUCTURES * len(start)} or more, {MIN_STRUCTURES} for each start structure",
+            f"{config.initial.structures} for {len(start)} start structures in {system.structure}",
+            "raise `initial.structures`, or give fewer start structures",
+        )
     found = require_labeler(config.labeler)
     levels = [config.labeler]
     if config.prior is not None and config.prior.level is not None:
@@ -111,3 +118,11 @@ def opened(file: Path) -> Iterator[tuple[Registry, CampaignRef]]:
     ref = ref_of(file, load_config(file), settings)
     with open_registry(ref, settings) as registry:
         yield registry, ref
+
+
+def refuse_own_files(file: Path, ref: CampaignRef, output: Path) -> None:
+    """Raises `InputError` where `output` is a file that the campaign lives in."""
+    written, database = output.resolve(), Path(ref.database).resolve() if ref.database else None
+    own = {file.resolve(), *([Path(f"{database}{end}") for end in ("", "-wal", "-shm")] if database else [])}
+    if written in own or Path(ref.files).resolve() in [written, *written.parents]:
+        raise InputError("another file to write", f"{output}, which the campaign itself needs", "choose another --output")

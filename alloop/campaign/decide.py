@@ -117,10 +117,12 @@ def _opening(reason: StopReason | None, clauses: _Clauses, stop: StopConfig) -> 
 
 
 def _flat_words(clauses: _Clauses, stop: StopConfig) -> str:
-    flat = f"the uncertainty no longer falls, flat at {_mev(clauses.q95)}"
+    rose = clauses.last is not None and clauses.last.decrease <= -stop.flat_decrease
+    flat = f"the uncertainty no longer falls, {'but rose to' if rose else 'flat at'} {_mev(clauses.q95)}"
     if not clauses.accurate:
         target = _mev(stop.force_tolerance_ev_per_angstrom)
-        return f"{flat}, above the target {target}; likely cause: model size, label noise, proposal strategy."
+        cause = "a model that new labels unsettle (a longer posterior.warmup_steps)" if rose else "model size, label noise"
+        return f"{flat}, above the target {target}; likely cause: {cause}, proposal strategy."
     return f"{flat}, within the target, but too few trajectories were stable to promise stability."
 
 

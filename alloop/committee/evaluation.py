@@ -100,6 +100,16 @@ class EvaluationArrays:
             force_epistemic_var=np.concatenate(list(prediction.force_epistemic_var)),
         )
 
+    def subset(self, frames: NDArray[np.bool_]) -> "EvaluationArrays":
+        """The frames [S] that are True."""
+        rows = np.repeat(frames, self.atoms)
+        per_frame = ("structure_ids", "atoms")
+        picked = {
+            item.name: getattr(self, item.name)[frames if item.name in per_frame or item.name.startswith("energy") else rows]
+            for item in fields(self)
+        }
+        return EvaluationArrays(**picked)
+
     @property
     def force_errors(self) -> Array:
         """Prediction minus truth [N, 3], eV/Å."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from alloop.config import ModelConfig
 from alloop.model.covariance import log_shape, shape_matrix
 from alloop.model.fields import Irrep, ParameterLayout, Path, hidden_irreps, scalar
-from alloop.model.interaction import SILU_SCALE, Edges, Features, Gather, Interaction, Views, clebsch_gordan, linear
+from alloop.model.interaction import SILU_SCALE, Edges, Features, Gather, Interaction, Packed, Views, clebsch_gordan, linear
 from alloop.model.radial import bessel_basis, polynomial_cutoff
 from alloop.model.reference_energies import Scaling
 from alloop.structures.batch import StructureBatch
@@ -205,7 +205,7 @@ class Potential:
         flat = positions.reshape(chains * atoms, 3)
         neighbors = Gather.apply(flat, senders, back).view(chains, atoms, width, 3)
         vectors = neighbors - positions.unsqueeze(2)
-        if bool(batch.shifts.any()):
+        if batch.periodic:
             index = batch.structure_index.expand(chains, -1)[:, :, None, None].expand(-1, -1, 3, 3)
             vectors = vectors + torch.einsum("gadx,gaxy->gady", batch.shifts.expand(chains, -1, -1, -1), cells.gather(1, index))
         mask = batch.mask.unsqueeze(-1)
@@ -227,12 +227,14 @@ class Potential:
         paths, table, sizes = self._coupling_table
         harmonics = spherical_harmonics(self.config.l_max, directions)
         coupled = torch.matmul(harmonics, table.to(directions)).split(sizes, dim=-1)
-        return {
+        blocks = {
             path: block.view(chains, atoms, width, path.output.dim, path.feature.dim)
             .transpose(2, 3)
             .reshape(chains, atoms, path.output.dim, width * path.feature.dim)
             for path, block in zip(paths, coupled, strict=True)
         }
+        ones = {path: Packed.apply(block) for path, block in blocks.items() if path.output.dim == path.feature.dim == 1}
+        return blocks | ones
 
     def _energy(self, views: Views, features: Tensor, batch: StructureBatch) -> Tensor:
         """mu_E = sum_i s_z g_E(h_i), g_E two linear maps without an activation between (method 1.1); [K, S]."""

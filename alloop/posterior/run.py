@@ -3,7 +3,7 @@
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -19,6 +19,7 @@ from alloop.digests import digest_json
 from alloop.errors import AlloopError
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import Scaling, fit_scaling
+from alloop.posterior.chunk import kept_or_measured
 from alloop.posterior.dropout import Dropout
 from alloop.posterior.ensemble import Ensemble
 from alloop.posterior.health import SamplerHealth
@@ -30,6 +31,7 @@ from alloop.posterior.sample import PosteriorSample
 from alloop.posterior.sampler import Sampler
 from alloop.posterior.schedules import Schedule
 from alloop.processes import die_with_parent
+from alloop.training.objective import Objective
 from alloop.training.training_set import TrainingSet
 
 CHECKPOINT_SECONDS = 5.0
@@ -96,20 +98,18 @@ class _Group:
     def run(self, progress: Callable[[int], None]) -> tuple[Any, float]:
         """The draws and the core-seconds they took."""
         cpu = time.process_time()
-        prior, new = self.job.prior, self._new()
-        identity = digest_json(
-            {
-                "job": [self.job.model.model_dump(mode="json"), self.job.posterior.model_dump(mode="json")],
-                "stream": [self.job.seed, self.job.round, *self.members],
-                "training_set": self.training_set.digest,
-                "prior": None if prior is None else prior.digest,
-                "new": list(new),
-            }
-        )
+        identity = _identity(self.job, self.training_set, *self.members, new=self._new())
         keeping = Keeping(self.checkpoint, identity, CHECKPOINT_SECONDS, progress)
         with one_thread():
             draws = METHODS[self.job.posterior.method].run(self._task(), keeping)
         return draws, time.process_time() - cpu
+
+    def _new(self) -> tuple[int, ...]:
+        """Indices of the labels that the samples started from have not seen, where those have a share of their own."""
+        start = self.job.start
+        if start is None or not start.seen or not self.job.posterior.new_label_share:
+            return ()
+        return tuple(index for index, item in enumerate(self.training_set.train) if item.label_id not in start.seen)
 
     def _task(self) -> Task:
         start, prior, parameters = self.job.start, self.job.prior, None
@@ -129,13 +129,6 @@ class _Group:
             new=self._new(),
         )
 
-    def _new(self) -> tuple[int, ...]:
-        """Indices of the labels that the samples started from have not seen, where those have a share of their own."""
-        start = self.job.start
-        if start is None or not start.seen or not self.job.posterior.new_label_share:
-            return ()
-        return tuple(index for index, item in enumerate(self.training_set.train) if item.label_id not in start.seen)
-
 
 def sample_posterior(
     training_set: TrainingSet,
@@ -149,14 +142,16 @@ def sample_posterior(
     """Draw `job.posterior.samples` samples on the labels of `training_set` meant for training.
 
     Members are made `chains_at_once` in one tensor program (all of them where they share one network), and up to `processes`
-    such groups side by side; neither the number of processes nor an interruption changes a result. Killed at any moment, the
-    same call goes on from `checkpoints`. On a CUDA `device` all members are made in one program in this process; its random
-    streams and roundings are others than a CPU's. Raises what `Method.run` and `Method.together` raise.
+    such groups side by side; neither the number of processes nor an interruption changes a result (but `chains_at_once: auto`
+    is measured, and sums in another order). Killed at any moment, the same call goes on from `checkpoints`. On a CUDA `device`
+    all members are made in one program in this process; its random streams and roundings are others than a CPU's. Raises what
+    `Method.run` and `Method.together` raise.
     """
     on_cpu = resolve_device(device).type == "cpu"
     scaling = _scaling(training_set, job)
     method, count = METHODS[job.posterior.method], job.posterior.samples
-    at_once = (job.posterior.chains_at_once if on_cpu and not method.one_network else count) or count
+    in_groups = on_cpu and not method.one_network
+    at_once = _chains_at_once(training_set, job, scaling, processes, checkpoints) if in_groups else count
     groups = [
         _Group(
             job,
@@ -187,6 +182,29 @@ def sample_posterior(
         health=health,
         core_seconds=sum(seconds for _, seconds in results),
     )
+
+
+def _identity(job: SamplingJob, training_set: TrainingSet, *members: int, new: Sequence[int] = ()) -> str:
+    """What `members` of a posterior depend on, but for where they start; `new` as in `_Group._new`."""
+    return digest_json(
+        {
+            "job": [job.model.model_dump(mode="json"), job.posterior.model_dump(mode="json")],
+            "stream": [job.seed, job.round, *members],
+            "training_set": training_set.digest,
+            "prior": None if job.prior is None else job.prior.digest,
+            "new": list(new),
+        }
+    )
+
+
+def _chains_at_once(training_set: TrainingSet, job: SamplingJob, scaling: Scaling, processes: int, checkpoints: Path) -> int:
+    """As the job says; where it is to be measured, no group may be so large that a process would have none."""
+    count, wanted = job.posterior.samples, job.posterior.chains_at_once
+    if wanted != "auto":
+        return wanted or count
+    objective, largest = Objective(Potential(job.model, scaling), training_set.train), -(-count // max(processes, 1))
+    with one_thread():
+        return kept_or_measured(checkpoints, _identity(job, training_set), objective, largest, job.posterior.batch_size)
 
 
 @contextmanager

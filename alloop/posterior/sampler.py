@@ -72,8 +72,8 @@ def _health(draws: list[ChainDraws], config: PosteriorConfig) -> SamplerHealth:
     friction = 1.0 if config.kernel == "sgld" else config.friction
     bias = [variance_inflation(friction, step * stiff) - 1.0 for step, stiff in zip(steps, of("stiffness"), strict=True)]
     return SamplerHealth(
-        r_hat_log_posterior=hat_log,
-        r_hat_forces=hat_forces,
+        r_hat_log_posterior=_known(hat_log),
+        r_hat_forces=_known(hat_forces),
         kinetic_temperature=kinetic,
         gradient_evaluations=sum(draw.gradient_evaluations for draw in draws),
         converged=has_converged(hat_log, hat_forces, kinetic, config.temperature),

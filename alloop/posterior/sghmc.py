@@ -26,18 +26,18 @@ class SGHMC:
     def step(
         self, state: ChainState, gradient: Tensor, mass: Tensor, pace: Pace, generators: Sequence[torch.Generator]
     ) -> tuple[ChainState, Tensor]:
-        """See `Kernel`."""
+        """See `Kernel`. What is made here is written over here: memory traffic is most of what a step costs."""
         gamma = pace.step_size.to(gradient.dtype)
-        momentum = state.momentum * (1.0 - self.alpha) - self.alpha * gradient
+        momentum = (state.momentum * (1.0 - self.alpha)).sub_(gradient * self.alpha)
         if pace.temperature > 0.0:
             variance = mass * (2.0 * pace.temperature / (pace.step_size * self.size)).to(gradient.dtype)
             if pace.gradient_variance is not None:
                 variance = (variance - pace.gradient_variance).clamp(min=0.0)
-            momentum = momentum + self.alpha * variance.sqrt() * gaussian_noise(gradient, generators)
-        parameters = state.parameters + gamma * momentum / mass
+            momentum.add_(variance.sqrt_().mul_(self.alpha).mul_(gaussian_noise(gradient, generators)))
+        parameters = (momentum * gamma).div_(mass).add_(state.parameters)
         # For quadratics the mean of this is B (1 + gamma |D| V_g / 2M), the whole inflation of the variance (method 2.4).
         scale = (pace.step_size * (self.size * (2.0 - self.alpha) / (2.0 * self.alpha))).to(gradient.dtype)
-        return ChainState(parameters, momentum), momentum.square() * scale / mass
+        return ChainState(parameters, momentum), momentum.square().mul_(scale).div_(mass)
 
 
 def variance_inflation(alpha: float, s: float) -> float:

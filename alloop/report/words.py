@@ -64,7 +64,8 @@ def frames_words(data: ReportData, metrics: Metrics) -> str:
     """Which frames the errors were measured on."""
     last = data.last
     if last is not None and last.report.evaluation is None:
-        return f"{plural(metrics.frames, 'calibration label')} held out from training"
+        labels = plural(metrics.frames, "calibration label")
+        return f"{labels} held out from training, each with error bars fitted on the others"
     temperature = data.config.evaluation.temperature_kelvin
     mover = "the true labeler" if data.config.evaluation.dynamics == "labeler" else "xTB"
     return f"{plural(metrics.frames, 'frame')} of dynamics under {mover} at {temperature:.0f} K, never used for training"

@@ -17,7 +17,8 @@ class StructureBatch:
 
     `numbers` [G, A] (0 marks padding); `positions` [G, A, 3] Å; `cells` [G, S, 3, 3] Å; `structure_index` [G, A];
     `atom_mask` [G, A]; `structure_mask` [G, S]; neighbour table: `neighbors` [G, A, D] (index within the group), `shifts`
-    [G, A, D, 3] in cells, `mask` [G, A, D], `reverse` [G, A, D] (flat slot of the same pair seen from the neighbour).
+    [G, A, D, 3] in cells (or [G, A, 0, 3]: all zero), `mask` [G, A, D], `reverse` [G, A, D] (flat slot of the same pair seen
+    from the neighbour).
     """
 
     numbers: Tensor
@@ -125,10 +126,14 @@ class StructureBatch:
             atom_mask=take(self.atom_mask, atoms),
             structure_mask=take(self.structure_mask, 1),
             neighbors=neighbors.view(chains, picks * atoms, width),
-            shifts=take(self.shifts, atoms, width, 3),
+            shifts=take(self.shifts, *self.shifts.shape[1:]),
             mask=take(self.mask, atoms, width),
             reverse=reverse.view(chains, picks * atoms, width),
         )
+
+    def without_zero_shifts(self) -> "StructureBatch":
+        """The same batch; where no neighbour is an image, nothing of shifts is carried along. To be called after padding."""
+        return self if self.periodic else replace(self, shifts=self.shifts[:, :, :0])
 
     def moved(self, positions: Tensor, cells: Tensor | None = None) -> "StructureBatch":
         """The same atoms and neighbours at other `positions` [G, A, 3] and `cells` [G, S, 3, 3]."""
@@ -141,6 +146,11 @@ class StructureBatch:
             return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
 
         return StructureBatch(**{name: move(getattr(self, name)) for name in self.__dataclass_fields__})
+
+    @property
+    def periodic(self) -> bool:
+        """Whether any neighbour is an image in another cell."""
+        return self.shifts.shape[2] > 0 and bool(self.shifts.any())
 
     @property
     def groups(self) -> int:

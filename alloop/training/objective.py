@@ -34,7 +34,7 @@ class Objective:
             forces[row, : item.structure.n_atoms] = torch.from_numpy(item.forces / scale)
         self._energies = ((energies - potential.scaling.reference_energy(stack)) / scale).float().to(device)
         self._forces = forces.to(device)
-        self._stack = stack.to(device, torch.float32)
+        self._stack = stack.without_zero_shifts().to(device, torch.float32)
 
     def minibatch(self, indices: Tensor) -> tuple[StructureBatch, Targets]:
         """`indices` [K, B] into the labels."""

@@ -148,7 +148,9 @@ def test_every_example_of_the_pages_runs(page):
     assert doctest.DocTestRunner().run(parsed).failed == 0
 
 
-@pytest.mark.parametrize("arguments", [["generate.py", "--check"], ["results.py", "check"]], ids=lambda each: each[0])
+@pytest.mark.parametrize(
+    "arguments", [["generate.py", "--check"], ["results.py", "check"], ["benchmarks.py", "check"]], ids=lambda each: each[0]
+)
 def test_what_is_generated_is_as_the_code_has_it(arguments):
     script, *options = arguments
     command = [sys.executable, str(ROOT / "docs" / script), *options]

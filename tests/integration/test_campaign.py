@@ -210,7 +210,16 @@ def test_by_the_round_interrupted_and_killed_it_ends_as_if_nothing_had_happened(
     undisturbed: tuple[Path, str, str], server: dict[str, str], tmp_path: Path
 ) -> None:
     file = _written(tmp_path / "campaign")
+    assert "wait in the queue" in _run("round", file, server, "--no-label")[0]
+    assert _run("label", file, server, "--limit", "5")[0].startswith("5 labeled")
+    _written(tmp_path / "campaign", CAMPAIGN.replace("seed: 3", "seed: 77"))
+    changed = _start("label", file, server)
+    said = changed.communicate(timeout=60)[1]
+    assert changed.returncode == 5, said
+    assert "-> 77" in said
+    _written(tmp_path / "campaign")
     assert _run("round", file, server)[0].startswith("round 0:")
+    assert "0 labeled" in _run("label", file, server)[0]
     with _registry(file) as registry:
         assert registry.retraining_due("p4")
         assert registry.posterior("p4") is None
@@ -267,6 +276,62 @@ def test_a_raised_cap_goes_on_as_if_it_had_been_there_from_the_start(
     assert second.stop is not None
 
 
+CHEAP_FIRST = (
+    CAMPAIGN.replace("max_rounds: 2", "max_rounds: 1") + "prior: {from: xtb, labels: 8, warmup_steps: 160, tau: 0.3}\n"
+)
+
+
+def test_a_prior_of_cheap_labels_is_learned_first_and_survives_a_kill(server: dict[str, str], tmp_path: Path) -> None:
+    whole, broken = _written(tmp_path / "whole", CHEAP_FIRST), _written(tmp_path / "broken", CHEAP_FIRST)
+    out, err = _run("run", whole, server)
+    assert "the posterior on 8 cheap labels is the prior" in err
+    assert "prior" in out
+    process = _start("run", broken, server)
+
+    def chains_run() -> bool:
+        assert process.poll() is None, process.communicate()
+        return any(broken.with_suffix(".files").glob("checkpoints/*"))
+
+    _wait_until(chains_run, 120, "the cheap chains did not start")
+    with _registry(broken) as registry:
+        assert registry.posterior("p4") is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    _run("run", broken, server)
+    for name in ("p4", "p4.xtb"):
+        assert _outcome(broken, name) == _outcome(whole, name)
+    with _registry(broken) as registry:
+        cheap, found = registry.posterior("p4.xtb"), registry.posterior("p4")
+        assert cheap is not None
+        assert found is not None
+        assert found.model["prior"]["posterior"] == cheap.posterior_id
+        assert found.model["scaling"]["energy_scale"] == cheap.model["scaling"]["energy_scale"]
+        assert {label.level_id for label in registry.labels("p4.xtb")} == {TbliteLevel().level_id}
+        assert [cost.step for cost in registry.costs("p4")].count("pretrain") == 1
+    assert "around a sample of its own for each chain" in broken.with_suffix(".html").read_text()
+
+
+@pytest.mark.long
+def test_a_prior_from_another_campaign_is_fixed_at_the_start(
+    undisturbed: tuple[Path, str, str], server: dict[str, str], tmp_path: Path
+) -> None:
+    other = undisturbed[0].with_suffix(".db")
+    after = CAMPAIGN.replace("name: p4", "name: after").replace("max_rounds: 2", "max_rounds: 1")
+    file = _written(tmp_path / "after", f"{after}prior: {{from: p4, registry: {other}}}\n")
+    file = file.rename(file.with_name("after.yaml"))
+    told = json.loads(_run("validate", file, {}, "--no-measure", "--json")[0])
+    assert not file.with_suffix(".db").exists()
+    _run("round", file, server)
+    with Registry.open(other) as registry:
+        source = registry.posterior("p4")
+    with _registry(file) as registry:
+        prior = registry.campaign("after").config.prior
+    assert source is not None
+    assert prior is not None
+    assert prior.posterior == source.posterior_id == told["prior"]["from_posterior"]
+    assert "round 1: " in _run("round", file, server)[0], "the same file goes on, though it names no posterior"
+
+
 def _of_method(method: str) -> str:
     """A campaign of one round with that method in the sampler's place."""
     steps = "warmup_steps: 20, mass_steps: 5, sampling_steps: 15"
@@ -309,59 +374,6 @@ def test_a_killed_baseline_ends_as_if_nothing_had_happened(method: str, tmp_path
     _run("run", reference, {})
     _kill_and_go_on(file, kills=5, seed=23, environment={})
     assert _outcome(file) == _outcome(reference)
-
-
-CHEAP_FIRST = CAMPAIGN.replace("max_rounds: 2", "max_rounds: 1") + "prior: {from: xtb, labels: 8, tau: 0.3}\n"
-
-
-def test_a_prior_of_cheap_labels_is_learned_first_and_survives_a_kill(server: dict[str, str], tmp_path: Path) -> None:
-    whole, broken = _written(tmp_path / "whole", CHEAP_FIRST), _written(tmp_path / "broken", CHEAP_FIRST)
-    out, err = _run("run", whole, server)
-    assert "the posterior on 8 cheap labels is the prior" in err
-    assert "prior" in out
-    process = _start("run", broken, server)
-
-    def chains_run() -> bool:
-        assert process.poll() is None, process.communicate()
-        return any(broken.with_suffix(".files").glob("checkpoints/*"))
-
-    _wait_until(chains_run, 120, "the cheap chains did not start")
-    with _registry(broken) as registry:
-        assert registry.posterior("p4") is None
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    _run("run", broken, server)
-    for name in ("p4", "p4.xtb"):
-        assert _outcome(broken, name) == _outcome(whole, name)
-    with _registry(broken) as registry:
-        cheap, found = registry.posterior("p4.xtb"), registry.posterior("p4")
-        assert cheap is not None
-        assert found is not None
-        assert found.model["prior"]["posterior"] == cheap.posterior_id
-        assert found.model["scaling"]["energy_scale"] == cheap.model["scaling"]["energy_scale"]
-        assert {label.level_id for label in registry.labels("p4.xtb")} == {TbliteLevel().level_id}
-        assert [cost.step for cost in registry.costs("p4")].count("pretrain") == 1
-    assert "around a sample of its own for each chain" in broken.with_suffix(".html").read_text()
-
-
-def test_a_prior_from_another_campaign_is_fixed_at_the_start(
-    undisturbed: tuple[Path, str, str], server: dict[str, str], tmp_path: Path
-) -> None:
-    other = undisturbed[0].with_suffix(".db")
-    after = CAMPAIGN.replace("name: p4", "name: after").replace("max_rounds: 2", "max_rounds: 1")
-    file = _written(tmp_path / "after", f"{after}prior: {{from: p4, registry: {other}}}\n")
-    file = file.rename(file.with_name("after.yaml"))
-    told = json.loads(_run("validate", file, {}, "--no-measure", "--json")[0])
-    assert not file.with_suffix(".db").exists()
-    _run("round", file, server)
-    with Registry.open(other) as registry:
-        source = registry.posterior("p4")
-    with _registry(file) as registry:
-        prior = registry.campaign("after").config.prior
-    assert source is not None
-    assert prior is not None
-    assert prior.posterior == source.posterior_id == told["prior"]["from_posterior"]
-    assert "round 1: " in _run("round", file, server)[0], "the same file goes on, though it names no posterior"
 
 
 @pytest.mark.long

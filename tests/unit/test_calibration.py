@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from alloop.committee.assess import assess
+from alloop.committee.assess import assess, assess_left_out
 from alloop.committee.calibration import CalibrationMap, fit_calibration
 from alloop.committee.evaluation import EvaluationArrays
 from alloop.committee.metrics import gaussian_multiplier
@@ -175,3 +175,26 @@ def test_assess_of_a_single_frame_claims_no_interval():
     found = assess(draw(np.random.default_rng(0), 1, "gaussian"), CalibrationMap.identity(), seed=1)
     assert found.coverage_95_interval == (0.0, 1.0)
     assert found.force_rmse_interval is None
+
+
+def test_frames_that_calibrate_are_measured_by_the_map_of_the_others():
+    """So they are as far off as fresh frames are; where the map saw them, the z-score is one because the fit made it one."""
+    fresh, left_out, own = [], [], []
+    for seed in range(60):
+        arrays, new = (draw(np.random.default_rng([seed, part]), 8, "heavy tails") for part in range(2))
+        fitted = fit_calibration(arrays)
+        fresh.append(assess(new, fitted, seed=0, resamples=1))
+        left_out.append(assess_left_out(arrays, seed=0, resamples=1))
+        own.append(assess(arrays, fitted, seed=0, resamples=1))
+    for of in (lambda each: each.coverage_95, lambda each: each.z_std):
+        seen, expected = ([of(each) for each in kind] for kind in (left_out, fresh))
+        assert abs(np.mean(seen) - np.mean(expected)) < 4 * np.std(expected) / np.sqrt(60)
+    assert np.std([each.z_std for each in own]) < 0.01
+    assert np.mean([each.z_std for each in left_out]) > 1.02
+
+
+@pytest.mark.parametrize("frames", [1, 2, 60])
+def test_leaving_out_takes_any_number_of_frames(frames):
+    measured = assess_left_out(draw(np.random.default_rng(3), frames, "gaussian"), seed=0, resamples=10)
+    assert measured.frames == frames
+    assert 0 <= measured.coverage_95 <= 1

@@ -204,3 +204,10 @@ def test_budget_leaves_what_the_caps_leave():
     assert labels_allowed(20, Spending(rounds=1, labels=500, core_hours=0.0), STOP) == 0
     assert labels_allowed(20, Spending(rounds=1, labels=9, core_hours=9.0), STOP, core_hours_per_label=0.1) == 10
     assert labels_allowed(20, Spending(rounds=1, labels=9, core_hours=9.99), STOP, core_hours_per_label=0.1) == 1
+
+
+def test_a_plateau_that_rises_is_not_called_flat():
+    decision = decide(history(0.1, 0.2, 0.4), STOP, NOTHING_SPENT, seed=1)
+    assert decision.stop is StopReason.PLATEAU
+    assert "but rose to" in decision.sentence
+    assert "flat at" not in decision.sentence

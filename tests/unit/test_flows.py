@@ -78,7 +78,7 @@ def test_no_address_with_a_password_travels(tmp_path: Path) -> None:
 def test_labels_are_counted_until_the_caps() -> None:
     config = _config(initial={"structures": 30}, proposals={"batch": 20}, evaluation={"frames": 60}, stop={"max_rounds": 6})
     assert labels_at_most(config) == 30 + 5 * 20 + 60
-    assert gradients_of_dynamics(config) == 60 * 100
+    assert gradients_of_dynamics(config) == 60 * 100 + 4 * 500  # 250 fs of equilibration in steps of 0.5 fs
     capped = _config(stop={"max_labels": 50}, evaluation={"frames": 10, "dynamics": "xtb"})
     assert labels_at_most(capped) == 50 + 10
     assert gradients_of_dynamics(capped) == 0

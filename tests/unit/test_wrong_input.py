@@ -63,6 +63,11 @@ def _check(result: tuple[int, str], code: int, *parts: str) -> None:
 ROWS = {
     "unknown key": ({"more": "proposals: {bacth: 3}"}, 2, ("'proposals.bacth' is not one", "did you mean 'batch'?")),
     "value out of range": ({"more": "proposals: {batch: 1}"}, 2, ("proposals.batch", "greater than or equal to 2")),
+    "more start structures than initial ones": (
+        {"xyz": WATER * 10},
+        2,
+        ("initial.structures of 40 or more", "30 for 10 start structures"),
+    ),
     "a key twice": ({"more": "seed: 1\nseed: 2"}, 2, ("'seed' twice",)),
     "a list as a key": ({"more": "? [a, b]\n: 1"}, 2, ("in YAML", "line")),
     "hidden layer of no width": ({"more": "model: {radial_hidden: [0]}"}, 2, ("model.radial_hidden.0",)),
@@ -86,6 +91,16 @@ ROWS = {
     "prior from its own level": ({"more": "prior: {from: scripted}"}, 2, ("the level of theory of the labeler itself",)),
     "prior of no width": ({"more": "prior: {from: xtb, tau: 0}"}, 2, ("prior.tau", "greater than 0")),
     "prior with an unknown key": ({"more": "prior: {from: xtb, sigma: 1}"}, 2, ("'prior.sigma' is not one", "from")),
+    "prior beside a baseline": (
+        {"more": "prior: {from: xtb}\nposterior: {method: ensemble}"},
+        2,
+        ("posterior.method ensemble has no prior to learn",),
+    ),
+    "new labels beside a baseline": (
+        {"more": "posterior: {method: ensemble, new_label_share: 0.4}"},
+        2,
+        ("no options of the sampler", "new_label_share: 0.4"),
+    ),
     "labels of a prior that needs none": ({"more": "prior: {from: other, labels: 9}"}, 2, ("`labels` goes with a level",)),
 }
 
@@ -131,6 +146,16 @@ def test_a_changed_campaign_is_refused_with_a_diff(tmp_path: Path, alloop: Alloo
     _started(file).close()
     _campaign(tmp_path, more="proposals: {batch: 7}")
     _check(alloop("run", file), 5, "proposals.batch: 20 -> 7", "another `name`")
+
+
+@pytest.mark.parametrize("own", ["water.db", "water.yaml", "water.files/x.xyz", "elsewhere/../water.db"])
+@pytest.mark.parametrize("command", ["export", "report"])
+def test_a_campaigns_own_files_are_never_written_over(command: str, own: str, tmp_path: Path, alloop: Alloop) -> None:
+    file = _campaign(tmp_path)
+    _started(file).close()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    _check(alloop(command, file, "--output", tmp_path / own), 2, "another file to write")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 def test_a_registry_of_a_newer_version_is_left_alone(tmp_path: Path, alloop: Alloop) -> None:

@@ -1,0 +1,161 @@
+"""How things are timed: everything interleaved in one process, paired ratios, one thread, and where and when it was.
+
+Two programs that are timed one after the other meet different machines: a neighbour comes and goes, the clock speed changes. So
+each round times every contestant once, in turn, and only the ratio within a round counts; its median and quartiles are told.
+"""
+
+import math
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alloop.config import ModelConfig
+
+ROOT = Path(__file__).parents[1]
+PAIRS, QUICK_PAIRS = 15, 2
+SHORTEST_SECONDS = 2e-3
+MS_PER_SECOND = 1e3
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Where a ratio should be: at most `limit`. `words` say the same to people."""
+
+    limit: float
+    words: str
+
+    def met(self, ratio: float) -> bool:
+        return ratio <= self.limit
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison. `ours` and `peer` are median times in `unit`, `ratio` is the median of ours / peer over the rounds (below
+    one: ours is faster), `spread` its quartiles. `met` is None where there is no aim, or where `reason` says why it is not
+    known.
+    """
+
+    name: str
+    ours: float | None
+    peer: float | None
+    ratio: float | None
+    spread: tuple[float, float] | None
+    pairs: int
+    unit: str
+    aim: str | None
+    met: bool | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a benchmark runs: rMD17 frames from the folder `data` where they are there; compiled programs too; `quick`: a
+    miniature of it, which shows that it runs and judges nothing.
+    """
+
+    data: Path | None = None
+    compile: bool = False
+    quick: bool = False
+
+    @property
+    def pairs(self) -> int:
+        return QUICK_PAIRS if self.quick else PAIRS
+
+    def model(self, wanted: ModelConfig) -> ModelConfig:
+        """The network to be timed: `wanted`, or the smallest one that has every part of it."""
+        small = {"channels": 4, "layers": 2, "l_max": min(wanted.l_max, 1), "radial_hidden": (8,), "noise_hidden": (4,)}
+        return wanted.model_copy(update=small) if self.quick else wanted
+
+    def judged(self, rows: list[Row]) -> list[Row]:
+        """The rows; those of a miniature meet and miss nothing."""
+        if not self.quick:
+            return rows
+        return [replace(row, met=None, reason=row.reason or "a miniature: its figures mean nothing") for row in rows]
+
+
+Contestants = Mapping[str, Callable[[], object]]
+Times = dict[str, list[float]]
+
+
+def interleaved(contestants: Contestants, *, pairs: int) -> Times:
+    """Seconds a call for each contestant, once a round, `pairs` rounds; short calls are repeated within a round."""
+    repeats = {}
+    for name, call in contestants.items():
+        call()
+        start = time.perf_counter()
+        call()
+        repeats[name] = max(1, math.ceil(SHORTEST_SECONDS / (time.perf_counter() - start)))
+    times: Times = {name: [] for name in contestants}
+    for _ in range(pairs):
+        for name, call in contestants.items():
+            start = time.perf_counter()
+            for _ in range(repeats[name]):
+                call()
+            times[name].append((time.perf_counter() - start) / repeats[name])
+    return times
+
+
+def compare(name: str, ours: list[float], peer: list[float], aim: Aim | None, *, reason: str | None = None) -> Row:
+    """A row of paired times in seconds."""
+    ratios = [mine / other for mine, other in zip(ours, peer, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return Row(
+        name=name,
+        ours=MS_PER_SECOND * statistics.median(ours),
+        peer=MS_PER_SECOND * statistics.median(peer),
+        ratio=middle,
+        spread=(low, high),
+        pairs=len(ratios),
+        unit="ms",
+        aim=aim.words if aim else None,
+        met=aim.met(middle) if aim else None,
+        reason=reason,
+    )
+
+
+def not_measured(name: str, aim: str, reason: str) -> Row:
+    """A row of what cannot be measured here."""
+    return Row(name, None, None, None, None, 0, "ms", aim, None, reason)
+
+
+def needs_gpu(name: str, aim: str) -> Row:
+    """A row that waits for a GPU; nothing of it is claimed, and none of these benchmarks runs on one yet."""
+    found = "a CUDA device is here, but this benchmark runs on a CPU only" if torch.cuda.is_available() else "no CUDA device"
+    return not_measured(name, aim, found)
+
+
+def answer(name: str, seed: int, rows: list[Row], options: Options) -> dict[str, Any]:
+    """What a benchmark answers, ready for JSON."""
+    judged = [asdict(row) for row in options.judged(rows)]
+    return {"name": name, "machine": machine(), "commit": commit(), "seed": seed, "rows": judged}
+
+
+def machine() -> str:
+    """Processor, cores, versions, and the load average: what else was running."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        load = f"load {Path('/proc/loadavg').read_text(encoding='utf-8').split()[0]}"
+    except (OSError, StopIteration):
+        processor, load = platform.processor() or platform.machine(), "load not known"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{processor}, {torch.get_num_threads()} thread, {versions}, {load}"
+
+
+def commit() -> str:
+    """The commit of this repository; with "+" where files differ from it."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "not a git checkout"

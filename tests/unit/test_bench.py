@@ -1,0 +1,94 @@
+"""`alloop bench`: every benchmark answers in the same shape, and claims nothing it did not measure."""
+
+import json
+import sys
+from collections.abc import Callable
+
+import pytest
+
+import flows.cli_bench
+from benchmarks.harness import Aim, compare, interleaved, not_measured
+from flows.cli import main
+
+ANSWER = {"name", "machine", "commit", "seed", "rows"}
+ROW = {"name", "ours", "peer", "ratio", "unit", "aim", "met"}
+Alloop = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def alloop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Alloop:
+    """Run the command line in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["alloop", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return end.value.code, said.out, said.err
+
+    return call
+
+
+def test_they_are_named(alloop):
+    for arguments in (("bench", "--list"), ("bench",)):
+        code, said, _ = alloop(*arguments)
+        assert code == 0
+        assert [line.split()[0] for line in said.splitlines()] == ["step", "chains", "sampler", "profile"]
+
+
+@pytest.mark.parametrize("name", ["step", "chains", "sampler", "profile"])
+def test_a_miniature_answers_in_the_one_shape_and_judges_nothing(alloop, name):
+    code, said, _ = alloop("bench", name, "--json", "--quick")
+    assert code == 0
+    answer = json.loads(said)
+    assert set(answer) == ANSWER
+    assert answer["name"] == name
+    assert "torch" in answer["machine"]
+    assert len(answer["rows"]) >= 3
+    for row in answer["rows"]:
+        assert set(row) >= ROW
+        assert row["met"] is None
+        assert row["reason"]
+        assert row["ratio"] is None or row["ratio"] > 0
+    measured = [row for row in answer["rows"] if row["ratio"] is not None]
+    assert measured
+    assert all(row["ours"] > 0 and row["peer"] > 0 for row in measured)
+    assert all(row["spread"][0] <= row["spread"][1] for row in measured if row["spread"])
+
+
+def test_the_table_has_a_line_for_each_row_and_gives_each_reason(alloop):
+    code, said, _ = alloop("bench", "sampler", "--quick")
+    assert code == 0
+    lines = [line for line in said.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 10
+    assert len({line.count("|") for line in lines}) == 1
+    assert "not known" in lines[2]
+    assert said.count("a miniature") == 1
+
+
+def test_wrong_names_and_a_missing_source_tree_are_errors_in_three_parts(alloop, monkeypatch, tmp_path):
+    code, _, said = alloop("bench", "stp")
+    assert code == 2
+    assert "did you mean 'step'" in said
+    monkeypatch.setattr(flows.cli_bench, "ROOT", tmp_path)
+    code, _, said = alloop("bench", "--list")
+    assert code == 2
+    assert all(part in said for part in ("wanted: the folder `benchmarks`", "came:", "do:     clone the repository"))
+
+
+def test_ratios_are_of_pairs_and_an_aim_is_met_or_not():
+    """A machine that gets slower hits both of a pair, so their ratio stays."""
+    row = compare("x", [1.0, 2.0, 4.0], [2.0, 4.0, 8.0], Aim(0.6, "<= 0.6"))
+    assert (row.ours, row.peer, row.ratio, row.spread, row.met) == (2000.0, 4000.0, 0.5, (0.5, 0.5), True)
+    assert compare("x", [1.0, 2.0], [2.0, 4.0], Aim(0.4, "<= 0.4")).met is False
+    assert compare("x", [1.0, 2.0], [2.0, 4.0], None).met is None
+    assert not_measured("x", "<= 1", "no such device").met is None
+
+
+def test_contestants_take_turns():
+    order: list[str] = []
+    times = interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, pairs=3)
+    assert {name: len(found) for name, found in times.items()} == {"a": 3, "b": 3}
+    turns = [name for index, name in enumerate(order) if index == 0 or order[index - 1] != name]
+    assert turns == ["a", "b"] * 4, "warmed up once each, then timed three times in turn"
