@@ -114,6 +114,13 @@ def test_a_wrong_file_is_refused(name: str, command: str, tmp_path: Path, alloop
     assert not (tmp_path / "water.db").exists()
 
 
+def test_a_linked_campaign_lives_beside_the_link(tmp_path: Path, alloop: Alloop) -> None:
+    file, link = _campaign(tmp_path), tmp_path / "elsewhere" / "water.yaml"
+    link.parent.mkdir()
+    link.symlink_to(file)
+    _check(alloop("run", link), 2, "beside the link", f"the link points to {file.resolve()}")
+
+
 def test_a_missing_campaign_file(tmp_path: Path, alloop: Alloop) -> None:
     _check(alloop("run", tmp_path / "nothing.yaml"), 2, "there is no file", "alloop init nothing")
 
@@ -177,6 +184,8 @@ def test_a_missing_extra_names_its_install_line(tmp_path: Path, alloop: Alloop, 
     monkeypatch.chdir(tmp_path)
     _check(alloop("init", "ethanol", "--smiles", "CCO"), 4, "pip install 'alloop[smiles]'")
     assert not (tmp_path / "ethanol.yaml").exists()
+    factory = "{program: ase, factory: 'mycalculators:Potential'}"
+    _check(alloop("run", _campaign(tmp_path, labeler=factory)), 4, "put the folder of mycalculators.py on PYTHONPATH")
 
 
 @pytest.mark.parametrize(
