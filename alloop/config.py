@@ -119,6 +119,9 @@ class PosteriorConfig(Section):
     prior_std: float = Field(default=1.0, gt=0, description="of every parameter, fan-in being divided out")
     dropout_rate: float = Field(default=0.1, gt=0, le=0.5, description="of scalar channels, for `method: dropout`")
     warm_start: bool = Field(default=True, description="later rounds of `sghmc` start from the last samples; others start anew")
+    trunk: bool = Field(
+        default=False, description="one warm-up for all chains, which branch off where it ends; in rounds that start anew"
+    )
     new_label_share: float = Field(
         default=0.0,
         ge=0,
@@ -132,7 +135,13 @@ class PosteriorConfig(Section):
 
     @model_validator(mode="after")
     def _only_the_sampler_has_a_kernel(self) -> Self:
-        wanted = {"kernel": "sghmc", "step_schedule": "constant", "subtract_gradient_noise": False, "new_label_share": 0.0}
+        wanted = {
+            "kernel": "sghmc",
+            "step_schedule": "constant",
+            "subtract_gradient_noise": False,
+            "new_label_share": 0.0,
+            "trunk": False,
+        }
         other = {name: getattr(self, name) for name, default in wanted.items() if getattr(self, name) != default}
         if self.method != "sghmc" and other:
             raise ConfigError(
@@ -284,6 +293,8 @@ class CampaignConfig(Section):
     def _prior_from_elsewhere(self) -> "CampaignConfig":
         if self.prior is None:
             return self
+        if self.posterior.trunk and self.prior.centre == "each":
+            raise ValueError("prior.centre of best with `posterior.trunk`: one trunk cannot start at a sample for each chain")
         if self.prior.level == self.labeler:
             raise ValueError("prior.from is the level of theory of the labeler itself; name a cheaper one, or a campaign")
         if self.prior.level is not None and len(f"{self.name}.{self.prior.source}") > MAX_NAME:

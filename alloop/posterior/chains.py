@@ -18,13 +18,14 @@ from alloop.posterior.checkpoint import load_checkpoint, save_checkpoint
 from alloop.posterior.guard import GuardState, bad_steps, judge, start_guard
 from alloop.posterior.kernel import ChainState, Kernel, Pace, at_rest
 from alloop.posterior.mass import AmsgradMass, MassState, chosen
+from alloop.posterior.methods import Trunk
 from alloop.posterior.minibatch import Minibatches
 from alloop.posterior.prior import Prior
 from alloop.posterior.resumable import Keeping, run_to_end
 from alloop.posterior.schedules import Phase, Schedule
 from alloop.posterior.sghmc import SGHMC
 from alloop.posterior.sgld import SGLD
-from alloop.posterior.step_size import GRADIENTS, largest_step, measure
+from alloop.posterior.step_size import GRADIENTS, StepMeasurement, largest_step, measure
 from alloop.rng import stream_seed
 from alloop.training.objective import Objective
 
@@ -37,8 +38,8 @@ class ChainDraws:
 
     `parameters` [k, P] of the last step; `log_posterior` [k, draws] (of the probed structures, scaled to all) and `forces`
     [k, draws, components] for the diagnostics; `kinetic` [k] mean over the sampling phase, and `kinetic_by_group`; `noise` and
-    `stiffness` [k] as in `StepMeasurement`, and the `step_size` [k] that was used; [k] `rejected` steps and `quarantined` by
-    the guard; `gradient_evaluations`.
+    `stiffness` [k] as in `StepMeasurement`, where sampling starts and half-way (`later`), and the `step_size` [k] used; [k]
+    `rejected` steps and `quarantined` by the guard; `gradient_evaluations`.
     """
 
     parameters: NDArray[np.float32]
@@ -48,6 +49,8 @@ class ChainDraws:
     kinetic_by_group: dict[str, float]
     noise: NDArray[np.float64]
     stiffness: NDArray[np.float64]
+    later_noise: NDArray[np.float64]
+    later_stiffness: NDArray[np.float64]
     step_size: NDArray[np.float64]
     rejected: NDArray[np.int64]
     quarantined: NDArray[np.bool_]
@@ -59,7 +62,8 @@ class Running:
     """Everything that changes while chains run.
 
     `step` taken so far; the chains, their mass, their guard; Adam's `first_moment`; `step_size` gamma [k, 1], `noise` and
-    `stiffness` [k] as measured, `gradient_variance` [k, P] (empty unless it is subtracted); sums and draws.
+    `stiffness` [k] as measured where sampling starts and half-way (`later`), `gradient_variance` [k, P] (empty unless it is
+    subtracted); sums and draws.
     """
 
     step: int
@@ -70,6 +74,8 @@ class Running:
     step_size: Tensor
     noise: Tensor
     stiffness: Tensor
+    later_noise: Tensor
+    later_stiffness: Tensor
     gradient_variance: Tensor
     kinetic_sum: Tensor
     kinetic_steps: Tensor
@@ -98,10 +104,12 @@ class Chains:
         round: int,
         prior: Prior | None = None,
         new: tuple[int, ...] = (),
+        trunk: Trunk | None = None,
     ) -> None:
         self.objective, self.config, self.indices = objective, config, indices
         self.potential: Potential = objective.potential
         self.schedule = Schedule(config)
+        self.trunk, self.first_step = trunk, self.schedule.mass_start if trunk else 0
         self.device = objective.device
         mine = prior or Prior(self.potential.layout.prior_mean(), config.prior_std)
         self.prior = replace(mine, mean=mine.mean.to(self.device))
@@ -123,22 +131,30 @@ class Chains:
         return self.minibatches.draws(self.schedule.batch_size(step, self.size), generators)
 
     def start(self, parameters: Tensor | None) -> Running:
-        """From given `parameters` [k, P]; without, from a draw of N(0, I) or from the centre of a prior that was learned."""
-        if parameters is None and self.prior.informed:
+        """From given `parameters` [k, P] or the trunk; without, from a draw of N(0, I) or the centre of a learned prior."""
+        if self.trunk is not None:
+            parameters = torch.from_numpy(self.trunk.parameters).expand(len(self.indices), -1).clone()
+        elif parameters is None and self.prior.informed:
             parameters = self.prior.mean.expand(len(self.indices), -1).clone()
         elif parameters is None:
             parameters = self.potential.layout.initial(len(self.indices), generators=self.generators)
         parameters, chains = parameters.to(self.device), len(self.indices)
         none = torch.zeros(chains, dtype=torch.float64, device=self.device)
+        mass = self.adaptation.start(parameters)
+        if self.trunk is not None:
+            second_moment = torch.from_numpy(self.trunk.second_moment).to(self.device)
+            mass = replace(mass, second_moment=second_moment.expand(chains, -1).clone())
         return Running(
-            step=0,
+            step=self.first_step,
             state=at_rest(parameters),
-            mass=self.adaptation.start(parameters),
+            mass=mass,
             guard=start_guard(parameters),
             first_moment=torch.zeros_like(parameters),
             step_size=(none + self.schedule.first_step_size)[:, None],
             noise=none,
             stiffness=none,
+            later_noise=none,
+            later_stiffness=none,
             gradient_variance=parameters.new_zeros(chains, 0),
             kinetic_sum=torch.zeros_like(parameters),
             kinetic_steps=none,
@@ -151,6 +167,8 @@ class Chains:
         phase = self.schedule.phase(running.step)
         if running.step == self.schedule.sampling_start:
             running = self._measured(running)
+        if running.step == self.schedule.check:
+            running = self._checked(running)
         if self.schedule.is_jump(running.step):
             running = replace(running, state=at_rest(running.state.parameters))
         gradient = self._likelihood_gradient(running.state.parameters, running.step)
@@ -189,16 +207,25 @@ class Chains:
         """Of -log likelihood / |D| on a minibatch of its own for each chain."""
         return self.objective.gradient(parameters, *self._minibatch(step, self.generators))[0]
 
-    def _measured(self, running: Running) -> Running:
-        """Gradient noise and stiffness where sampling starts, and the step size where it follows from them. The minibatches
-        come from streams of their own: measuring moves no chain."""
+    def _measurement(self, running: Running, stream: str) -> StepMeasurement:
+        """Gradient noise and stiffness here. The minibatches come from a stream of their own: measuring moves no chain."""
 
         def gradient(parameters: Tensor, minibatch: int) -> Tensor:
-            generators = [self._generator("step size", chain, minibatch) for chain in self.indices]
+            generators = [self._generator(stream, chain, minibatch) for chain in self.indices]
             likelihood = self.objective.gradient(parameters, *self._minibatch(running.step, generators))[0]
             return likelihood + self.prior.negative_gradient(parameters) / self.size
 
-        found = measure(gradient, running.state.parameters, running.mass.mass, self.size)
+        return measure(gradient, running.state.parameters, running.mass.mass, self.size)
+
+    def _checked(self, running: Running) -> Running:
+        """Half-way through sampling: what was measured at its start may be too small by now. It is told; the step stays,
+        because a chain that chose its steps by where it is would sample something else."""
+        found = self._measurement(running, "step check")
+        return replace(running, later_noise=found.noise, later_stiffness=found.stiffness)
+
+    def _measured(self, running: Running) -> Running:
+        """Where sampling starts; and the step size, where it follows from what was measured."""
+        found = self._measurement(running, "step size")
         running = replace(running, noise=found.noise, stiffness=found.stiffness)
         if self.config.step_size == "auto":
             inflation = self.config.variance_inflation
@@ -262,10 +289,13 @@ class Chains:
             kinetic_by_group=groups,
             noise=running.noise.cpu().numpy(),
             stiffness=running.stiffness.cpu().numpy(),
+            later_noise=running.later_noise.cpu().numpy(),
+            later_stiffness=running.later_stiffness.cpu().numpy(),
             step_size=(running.step_size * running.guard.slowdown)[:, 0].cpu().numpy(),
             rejected=running.guard.rejected.cpu().numpy(),
             quarantined=running.guard.quarantined.cpu().numpy(),
-            gradient_evaluations=(self.schedule.total + GRADIENTS) * len(self.indices),
+            gradient_evaluations=(self.schedule.total - self.first_step + 2 * GRADIENTS) * len(self.indices)
+            + (self.first_step if 0 in self.indices else 0),
         )
 
     def save(self, path: Path, running: Running, identity: str) -> None:
@@ -295,6 +325,12 @@ class Chains:
             guard=GuardState(**parts["guard"]),
             **parts["running"],
         )
+
+
+def run_trunk(chains: Chains, keeping: Keeping) -> Trunk:
+    """The warm-up of one chain, for others to branch from."""
+    running = run_to_end(chains, lambda: chains.start(None), chains.schedule.mass_start, keeping)
+    return Trunk(running.state.parameters.cpu().numpy(), running.mass.second_moment.cpu().numpy())
 
 
 def _parts(running: Running) -> dict[str, dict[str, Tensor]]:

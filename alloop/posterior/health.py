@@ -15,7 +15,8 @@ class SamplerHealth(BaseModel):
     R-hat and effective sample sizes `ess_*` are rank-normalised (Vehtari et al. 2021); of forces the 95 % quantile, and the
     median, over components. `kinetic_temperature` is the mean over all parameters, `kinetic_by_group` over those of a group.
     `gradient_noise_inflation` and `step_bias_inflation` (stiffest direction) are what method 2.4 predicts from what was
-    measured where sampling started. `drift` of the log posterior is in standard errors. None: not known.
+    measured where sampling started, and `later_*` half-way through it. `drift` of the log posterior is in standard errors.
+    None: not known.
 
     All of that is of chains, so of `method` sghmc. The other methods have no chains: their figures are None and `converged` is
     False, because nothing has shown it. They say how many labels were held out to stop early, and at which step each network
@@ -37,6 +38,8 @@ class SamplerHealth(BaseModel):
     kinetic_by_group: dict[str, float] = {}
     gradient_noise_inflation: float | None = None
     step_bias_inflation: float | None = None
+    later_gradient_noise_inflation: float | None = None
+    later_step_bias_inflation: float | None = None
     step_size: float | None = None
     rejected_steps: int = 0
     quarantined_chains: int = 0

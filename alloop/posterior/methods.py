@@ -12,7 +12,9 @@ All of them spend the same budget: K times the steps of a chain, each one gradie
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alloop.config import PosteriorConfig
@@ -26,12 +28,20 @@ from alloop.training.training_set import LabeledStructure
 
 
 @dataclass(frozen=True)
+class Trunk:
+    """Where chains with one warm-up branch off: `parameters` [1, P], and the `second_moment` [1, P] their mass starts from."""
+
+    parameters: NDArray[np.float32]
+    second_moment: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Task:
     """The `members` (their indices) to make in one tensor program, from the labels `labeled` that may be trained on.
 
     `seed` and `round` name the random streams; `start` [k, P] are the members' parameters of an earlier round, or None. Tensors
     live on `device`, and so do the streams that minibatches are drawn from. For chains: a `prior` that was learned, or None for
-    N(0, I), and which labels, by index, are `new` and have a share of each minibatch.
+    N(0, I); which labels, by index, are `new` and have a share of each minibatch; and the `trunk` they branch from, if any.
     """
 
     potential: Potential
@@ -44,6 +54,7 @@ class Task:
     device: torch.device
     prior: Prior | None = None
     new: tuple[int, ...] = ()
+    trunk: Trunk | None = None
 
     @property
     def steps(self) -> int:

@@ -24,7 +24,7 @@ from alloop.posterior.dropout import Dropout
 from alloop.posterior.ensemble import Ensemble
 from alloop.posterior.health import SamplerHealth
 from alloop.posterior.last_layer import LastLayer
-from alloop.posterior.methods import Method, Task
+from alloop.posterior.methods import Method, Task, Trunk
 from alloop.posterior.prior import LearnedPrior, refuse_other_model
 from alloop.posterior.resumable import Keeping
 from alloop.posterior.sample import PosteriorSample
@@ -36,6 +36,7 @@ from alloop.training.training_set import TrainingSet
 
 CHECKPOINT_SECONDS = 5.0
 PROGRESS_STEPS = 20
+TRUNK = -1  # in the place of a chain's number
 METHODS: dict[str, Method[Any]] = {
     "sghmc": Sampler(),
     "ensemble": Ensemble(),
@@ -94,15 +95,25 @@ class _Group:
     members: tuple[int, ...]
     checkpoint: Path
     device: str
+    trunk: Trunk | None = None
 
     def run(self, progress: Callable[[int], None]) -> tuple[Any, float]:
         """The draws and the core-seconds they took."""
         cpu = time.process_time()
-        identity = _identity(self.job, self.training_set, *self.members, new=self._new())
-        keeping = Keeping(self.checkpoint, identity, CHECKPOINT_SECONDS, progress)
         with one_thread():
-            draws = METHODS[self.job.posterior.method].run(self._task(), keeping)
+            draws = METHODS[self.job.posterior.method].run(self._task(), self._keeping(progress))
         return draws, time.process_time() - cpu
+
+    def warm_up(self, progress: Callable[[int], None]) -> tuple[Trunk, float]:
+        """Of chains that are to branch from it, and the core-seconds it took."""
+        cpu = time.process_time()
+        with one_thread():
+            trunk = Sampler().trunk(self._task(), self._keeping(progress))
+        return trunk, time.process_time() - cpu
+
+    def _keeping(self, progress: Callable[[int], None]) -> Keeping:
+        identity = _identity(self.job, self.training_set, *self.members, new=self._new())
+        return Keeping(self.checkpoint, identity, CHECKPOINT_SECONDS, progress)
 
     def _new(self) -> tuple[int, ...]:
         """Indices of the labels that the samples started from have not seen, where those have a share of their own."""
@@ -127,6 +138,7 @@ class _Group:
             device=resolve_device(self.device),
             prior=None if prior is None else prior.around(self.members, parameters),
             new=self._new(),
+            trunk=self.trunk,
         )
 
 
@@ -152,6 +164,12 @@ def sample_posterior(
     method, count = METHODS[job.posterior.method], job.posterior.samples
     in_groups = on_cpu and not method.one_network
     at_once = _chains_at_once(training_set, job, scaling, processes, checkpoints) if in_groups else count
+    schedule, trunk, spent = Schedule(job.posterior), None, 0.0
+    shared = schedule.mass_start if job.posterior.trunk and job.start is None else 0
+    total = schedule.total * count - shared * (count - 1)
+    if shared:
+        group = _Group(job, training_set, scaling, (TRUNK,), checkpoints / "trunk", device)
+        trunk, spent = group.warm_up(_sparse(lambda steps: progress(SamplingProgress(steps, total))))
     groups = [
         _Group(
             job,
@@ -160,15 +178,15 @@ def sample_posterior(
             tuple(range(first, min(first + at_once, count))),
             checkpoints / f"chains-{first}",
             device,
+            trunk,
         )
         for first in range(0, count, at_once)
     ]
-    total = Schedule(job.posterior).total * count
     done = [0] * len(groups)
 
     def heard(group: int, steps: int) -> None:
-        done[group] = steps if method.one_network else steps * len(groups[group].members)
-        progress(SamplingProgress(sum(done), total))
+        done[group] = steps if method.one_network else (steps - shared) * len(groups[group].members)
+        progress(SamplingProgress(shared + sum(done), total))
 
     if processes <= 1 or not on_cpu:
         results = [group.run(_sparse(lambda steps, index=index: heard(index, steps))) for index, group in enumerate(groups)]
@@ -180,7 +198,7 @@ def sample_posterior(
         samples=samples,
         model=_model(job, scaling),
         health=health,
-        core_seconds=sum(seconds for _, seconds in results),
+        core_seconds=spent + sum(seconds for _, seconds in results),
     )
 
 

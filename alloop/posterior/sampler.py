@@ -5,10 +5,10 @@ from numpy.typing import NDArray
 
 from alloop.config import PosteriorConfig
 from alloop.errors import AlloopError
-from alloop.posterior.chains import ChainDraws, Chains, run_chains
+from alloop.posterior.chains import ChainDraws, Chains, run_chains, run_trunk
 from alloop.posterior.diagnostics import drift, effective_sample_size, has_converged, on_plateau, r_hat
 from alloop.posterior.health import SamplerHealth
-from alloop.posterior.methods import Task
+from alloop.posterior.methods import Task, Trunk
 from alloop.posterior.resumable import Keeping
 from alloop.posterior.sample import PosteriorSample
 from alloop.posterior.schedules import Schedule
@@ -23,11 +23,26 @@ class Sampler:
 
     one_network = False
 
+    def trunk(self, task: Task, keeping: Keeping) -> Trunk:
+        """The warm-up that all chains share, for `posterior.trunk`."""
+        return run_trunk(self._chains(task), keeping)
+
     def run(self, task: Task, keeping: Keeping) -> ChainDraws:
         """A chain for each member."""
+        return run_chains(self._chains(task), task.start, keeping)
+
+    def _chains(self, task: Task) -> Chains:
         objective = Objective(task.potential, task.labeled, device=task.device)
-        chains = Chains(objective, task.config, task.members, seed=task.seed, round=task.round, prior=task.prior, new=task.new)
-        return run_chains(chains, task.start, keeping)
+        return Chains(
+            objective,
+            task.config,
+            task.members,
+            seed=task.seed,
+            round=task.round,
+            prior=task.prior,
+            new=task.new,
+            trunk=task.trunk,
+        )
 
     def together(self, draws: list[ChainDraws], config: PosteriorConfig) -> tuple[tuple[PosteriorSample, ...], SamplerHealth]:
         """One sample of each chain that is in good health."""
@@ -70,7 +85,12 @@ def _health(draws: list[ChainDraws], config: PosteriorConfig) -> SamplerHealth:
     kinetic, moved = float(np.mean(of("kinetic"))), drift(log_posterior)
     groups = {name: float(np.mean([draw.kinetic_by_group[name] for draw in draws])) for name in draws[0].kinetic_by_group}
     friction = 1.0 if config.kernel == "sgld" else config.friction
-    bias = [variance_inflation(friction, step * stiff) - 1.0 for step, stiff in zip(steps, of("stiffness"), strict=True)]
+
+    def bias(stiffness: NDArray[np.float64]) -> float | None:
+        """Of the step, in the stiffest direction of the worst chain."""
+        inflation = [variance_inflation(friction, step * stiff) - 1.0 for step, stiff in zip(steps, stiffness, strict=True)]
+        return 0.0 if config.kernel == "baoa" else _known(float(np.max(inflation)))
+
     return SamplerHealth(
         r_hat_log_posterior=_known(hat_log),
         r_hat_forces=_known(hat_forces),
@@ -83,7 +103,9 @@ def _health(draws: list[ChainDraws], config: PosteriorConfig) -> SamplerHealth:
         on_plateau=None if np.isnan(moved) else on_plateau(moved, len(log_posterior)),
         kinetic_by_group=groups,
         gradient_noise_inflation=_known(float(np.mean(steps * of("noise")))),
-        step_bias_inflation=0.0 if config.kernel == "baoa" else _known(float(np.max(bias))),
+        step_bias_inflation=bias(of("stiffness")),
+        later_gradient_noise_inflation=_known(float(np.mean(steps * of("later_noise")))),
+        later_step_bias_inflation=bias(of("later_stiffness")),
         step_size=float(np.mean(steps)),
         rejected_steps=int(sum(draw.rejected.sum() for draw in draws)),
         quarantined_chains=int((~healthy).sum()),

@@ -34,6 +34,11 @@ class Schedule:
         return self.config.warmup_steps + self.config.mass_steps
 
     @property
+    def check(self) -> int:
+        """Where the step is measured a second time."""
+        return self.sampling_start + (self.config.sampling_steps + 1) // 2
+
+    @property
     def total(self) -> int:
         return self.sampling_start + self.config.sampling_steps
 

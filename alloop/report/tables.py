@@ -74,8 +74,8 @@ def sampler(data: ReportData) -> Table:
             shown(each.report.health.r_hat_log_posterior, 2),
             *_sizes(each.report.health),
             shown(each.report.health.kinetic_temperature, 3),
-            _share(each.report.health.gradient_noise_inflation),
-            _share(each.report.health.step_bias_inflation),
+            _inflation(each.report.health.gradient_noise_inflation, each.report.health.later_gradient_noise_inflation),
+            _inflation(each.report.health.step_bias_inflation, each.report.health.later_step_bias_inflation),
             f"{each.report.health.gradient_evaluations:,}",
             f"{each.report.health.rejected_steps} / {each.report.health.quarantined_chains}",
             each.report.health.verdict,
@@ -85,6 +85,11 @@ def sampler(data: ReportData) -> Table:
     head = ("round", "R-hat, forces", "R-hat, log posterior", "ESS, forces", "ESS / 1,000 gradients", "T kinetic")
     causes = ("gradient noise", "step bias", "gradients", "steps refused / chains lost", "converged")
     return Table((*head, *causes), rows)
+
+
+def _inflation(start: float | None, later: float | None) -> str:
+    """Of the posterior's variance, as measured where sampling started and half-way through it."""
+    return _share(start) if later is None else f"{_share(start)} → {_share(later)}"
 
 
 def _sizes(health: SamplerHealth) -> tuple[str, str]:

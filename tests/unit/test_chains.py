@@ -209,6 +209,35 @@ def test_the_health_of_a_posterior_holds_what_was_measured(tmp_path):
     assert draw(tmp_path / "baoa", posterior=posterior.model_copy(update={"kernel": "baoa"})).health.step_bias_inflation == 0.0
 
 
+def test_chains_branch_from_one_trunk_and_a_killed_trunk_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("alloop.posterior.run.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("alloop.posterior.run.PROGRESS_STEPS", 1)
+    trunk = POSTERIOR.model_copy(update={"trunk": True, "step_size": 1e-12})
+    seen = []
+    together = draw(tmp_path / "trunk", posterior=trunk, progress=lambda progress: seen.append((progress.done, progress.total)))
+    apart = draw(tmp_path / "apart", posterior=POSTERIOR.model_copy(update={"step_size": 1e-12}))
+
+    def spread(draws):
+        return np.abs(parameters(draws) - parameters(draws)[0]).max()
+
+    assert spread(together) < 0.01 < spread(apart), "at a vanishing step, chains stay where they branched"
+    assert seen[0] == (1, 12 + 3 * 18)
+    assert seen[-1][0] == seen[-1][1]
+    assert together.health.gradient_evaluations == apart.health.gradient_evaluations - 2 * 12
+    for stop_after in (5, 30):
+        path = tmp_path / f"broken-{stop_after}"
+
+        def interrupt(progress, stop_after=stop_after):
+            if progress.done >= stop_after:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            draw(path, posterior=trunk, progress=interrupt)
+        assert np.array_equal(parameters(draw(path, posterior=trunk)), parameters(together))
+    later = PosteriorStart(apart.samples, apart.model)
+    assert spread(draw(tmp_path / "later", posterior=trunk, start=later)) > 0.01, "later rounds start apart"
+
+
 def test_a_measured_step_keeps_to_the_inflation_that_is_tolerated(tmp_path):
     tolerant = POSTERIOR.model_copy(update={"step_size": "auto", "variance_inflation": 0.2})
     strict = POSTERIOR.model_copy(update={"step_size": "auto", "variance_inflation": 0.02})
@@ -216,6 +245,9 @@ def test_a_measured_step_keeps_to_the_inflation_that_is_tolerated(tmp_path):
     assert much.step_size == pytest.approx(10 * little.step_size, rel=1e-6)
     for health, allowed in ((much, 0.2), (little, 0.02)):
         assert max(health.gradient_noise_inflation, 0.9 * health.step_bias_inflation) <= allowed * 1.3
+        assert health.later_step_bias_inflation > 0
+        assert health.later_gradient_noise_inflation > 0
+        assert health.later_step_bias_inflation != health.step_bias_inflation
 
 
 def broken_gradient(monkeypatch, is_broken):

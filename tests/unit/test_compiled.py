@@ -72,6 +72,7 @@ class Counting(Objective):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler is installed, which inductor needs")
 def test_a_compiled_gradient_agrees_with_eager_and_a_wrong_one_is_refused(task):
     with one_thread():
