@@ -48,7 +48,7 @@ def test_a_multiplicity_that_is_said_as_it_was_read_is_no_change(
     values["system"]["spin_multiplicity"] = 1
     assert registry.create_campaign(parse_config(values), [water]) == first
     values["system"]["spin_multiplicity"] = 3
-    with pytest.raises(ConfigChangedError, match="system.spin_multiplicity: None -> 3"):
+    with pytest.raises(ConfigChangedError, match=r"system\.spin_multiplicity: None -> 3"):
         registry.create_campaign(parse_config(values), [replace(water, spin_multiplicity=3)])
 
 
