@@ -11,10 +11,15 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from alloop.committee.calibration import CalibrationMap
 from alloop.committee.committee import Committee
 from alloop.config import load_config
+from alloop.device import resolve_device
 from alloop.errors import NotFoundError, StructureError, nearest
 from alloop.registry.records import PosteriorRecord
 from alloop.registry.registry import Registry
-from alloop.structures.convert import from_ase
+from alloop.structures.bonds import check_crowding
+from alloop.structures.convert import electrons_said, from_ase
+from alloop.structures.structure import Structure
+
+MIN_VOLUME_ANGSTROM3 = 1e-3
 
 
 class CommitteeCalculator(Calculator):
@@ -41,11 +46,13 @@ class CommitteeCalculator(Calculator):
     ) -> None:
         """`location`: a registry (path or URL) or a campaign file whose registry lies beside it; `round`: the latest if None.
 
-        Raises `NotFoundError` for a missing registry, campaign or posterior, `ConfigError` for a campaign file that is none.
+        `device`: auto, cpu, cuda or cuda:N. Raises `NotFoundError` for a missing registry, campaign or posterior, `ConfigError`
+        for a campaign file that is none, `MachineError` for a device that is not there.
         """
         super().__init__()
-        record = _posterior(location, campaign, round)
-        self.committee = Committee.load(record.model, record.samples, device=device)
+        where = resolve_device(device)
+        record, self._electrons = _found(location, campaign, round)
+        self.committee = Committee.load(record.model, record.samples, device=str(where))
         self.calibration = (
             CalibrationMap.identity() if record.calibration is None else CalibrationMap.model_validate(record.calibration)
         )
@@ -53,19 +60,17 @@ class CommitteeCalculator(Calculator):
     def calculate(
         self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes
     ) -> None:
-        """Everything at once. Raises `StructureError` for an element that the training set did not have."""
+        """Everything at once. Raises `StructureError` for what the model cannot know: an element that the training set did not
+        have, another charge or multiplicity than the campaign's, atoms in one place, a cell without volume."""
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
-        known = self.committee.potential.scaling.species
-        strange = sorted(set(self.atoms.numbers.tolist()) - set(known))
-        if strange:
-            raise StructureError(
-                f"atoms with atomic numbers {', '.join(map(str, known))}",
-                f"{strange}",
-                "label structures with these elements first",
-            )
         structure = from_ase(self.atoms)
+        self._refuse_strangers(structure)
+        _refuse_no_volume(structure)
+        check_crowding(structure)
         predicted = self.committee.predict([structure], stress=structure.is_periodic)
+        if not np.isfinite(predicted.energy[0]) or not np.isfinite(predicted.forces[0]).all():
+            raise StructureError("atoms with finite energy and forces", "NaN or infinity", "repair the geometry")
         aleatoric, epistemic = predicted.energy_aleatoric_var, predicted.energy_epistemic_var
         energy = float(predicted.energy[0])
         self.results = {
@@ -82,9 +87,39 @@ class CommitteeCalculator(Calculator):
         if predicted.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(np.asarray(predicted.stress[0]))
 
+    def _refuse_strangers(self, structure: Structure) -> None:
+        known = self.committee.potential.scaling.species
+        strange = sorted(set(structure.numbers.tolist()) - set(known))
+        if strange:
+            raise StructureError(
+                f"atoms with atomic numbers {', '.join(map(str, known))}",
+                f"{strange}",
+                "label structures with these elements first",
+            )
+        assert self.atoms is not None
+        said = zip(("charge", "multiplicity"), electrons_said(self.atoms), self._electrons, strict=True)
+        for name, value, possible in said:
+            if value is not None and value not in possible:
+                raise StructureError(
+                    f"atoms of the campaign's {name}, {' or '.join(map(str, sorted(possible)))}: its model knows no other",
+                    f"{name} {value}, from atoms.info or the sum of initial charges or moments",
+                    f"take it out of the atoms, or run a campaign with {name} {value}",
+                )
 
-def _posterior(location: str | Path, campaign: str | None, round: int | None) -> PosteriorRecord:
-    """Of `campaign`; unless it is given, of the campaign file's, of the only one, or of the one the registry is named after."""
+
+def _refuse_no_volume(structure: Structure) -> None:
+    if structure.is_periodic and abs(float(np.linalg.det(structure.cell))) < MIN_VOLUME_ANGSTROM3:
+        lengths = np.round(np.linalg.norm(structure.cell, axis=1), 3).tolist()
+        raise StructureError(
+            "a cell with three lattice vectors: stress is energy by volume",
+            f"pbc {structure.pbc} with vectors of lengths {lengths} Å that span no volume",
+            "give the third direction a vector too, with vacuum where nothing repeats",
+        )
+
+
+def _found(location: str | Path, campaign: str | None, round: int | None) -> tuple[PosteriorRecord, tuple[set[int], set[int]]]:
+    """The posterior of `campaign`; unless it is given, of the campaign file's, of the only one, or of the one the registry is
+    named after. And charge and multiplicities of the structures that it started from."""
     if not str(location).startswith(("sqlite", "postgresql")) and Path(location).suffix in (".yaml", ".yml"):
         config = load_config(Path(location))
         campaign = campaign or config.name
@@ -100,6 +135,14 @@ def _posterior(location: str | Path, campaign: str | None, round: int | None) ->
         if name not in names:
             raise NotFoundError(f"the campaign {name!r}", "the registry does not have it", nearest(name, names))
         record = registry.posterior(name, round)
-    if record is None:
+        rounds = [] if record is not None else registry.posterior_rounds(name)
+        start = registry.start_structures(name)
+    if record is None and not rounds:
         raise NotFoundError(f"a trained model of {name!r}", "none is there yet", "run the campaign first: alloop run FILE")
-    return record
+    if record is None:
+        raise NotFoundError(
+            f"the model of round {round} of {name!r}",
+            f"there are models of {'rounds' if len(rounds) > 1 else 'round'} {', '.join(map(str, rounds))}",
+            "give one of these, or no round for the latest",
+        )
+    return record, ({each.total_charge for each in start}, {each.spin_multiplicity for each in start})

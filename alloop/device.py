@@ -12,12 +12,12 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise MachineError("a device: auto, cpu, cuda or cuda:N", repr(name), "set ALLOOP_DEVICE=auto") from None
+        raise MachineError("a device: auto, cpu, cuda or cuda:N", repr(name), "say auto (ALLOOP_DEVICE=auto)") from None
     if device.type == "cpu":
         return device
     if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
         found = f"{torch.cuda.device_count()} CUDA devices here, torch {torch.__version__}"
-        raise MachineError(f"the device {name!r}", found, "set ALLOOP_DEVICE=auto, or install a build of torch that sees it")
+        raise MachineError(f"the device {name!r}", found, "take auto or cpu, or install a build of torch that sees it")
     return device
 
 

@@ -1,20 +1,19 @@
 """What a round's model is worth: its calibration, its errors on frames it never saw, and the report the decision reads."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from alloop.campaign.state import RoundReport
 from alloop.committee.assess import assess, assess_left_out
 from alloop.committee.calibration import CalibrationMap, fit_calibration
-from alloop.committee.committee import Committee
-from alloop.committee.evaluation import EvaluationArrays, save_evaluation
+from alloop.committee.committee import Committee, compare
+from alloop.committee.evaluation import save_evaluation
 from alloop.posterior.health import SamplerHealth
 from alloop.proposals.probe_report import Probe
 from alloop.registry.records import PosteriorRecord
 from alloop.registry.registry import Registry
 from alloop.registry.status import LabelStatus
 from alloop.report.data import evaluation_path
-from alloop.training.training_set import LabeledStructure, Purpose
+from alloop.training.training_set import Purpose
 from flows.wiring import CampaignRef
 
 
@@ -23,13 +22,6 @@ def posterior_of(registry: Registry, ref: CampaignRef, round: int) -> PosteriorR
     record = registry.posterior(ref.campaign, round)
     assert record is not None, f"round {round} was not sampled"
     return record
-
-
-def compare(committee: Committee, labeled: Sequence[LabeledStructure]) -> EvaluationArrays | None:
-    """The committee's predictions beside the labels; None where there are no frames."""
-    if not labeled:
-        return None
-    return EvaluationArrays.of(labeled, committee.predict([item.structure for item in labeled]))
 
 
 def calibration_of(registry: Registry, record: PosteriorRecord) -> CalibrationMap:

@@ -2,12 +2,14 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from alloop.__about__ import __version__
 from alloop.errors import AlloopError
+from alloop.files import NO_ROOM, unwritable
 from flows import cli_bench, cli_read, cli_run, cli_write
 
 WELCOME = """alloop: interatomic potentials with error bars you can trust, from as few DFT labels as possible.
@@ -58,9 +60,16 @@ def main() -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     try:
-        app()
+        try:
+            app()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise unwritable(error, Path(error.filename or "what was being written")) from error
     except AlloopError as error:
-        if os.environ.get("ALLOOP_DEBUG") == "1":
+        from flows.settings import wants_tracebacks
+
+        if wants_tracebacks():
             raise
         typer.echo(str(error), err=True)
         sys.exit(error.exit_code)

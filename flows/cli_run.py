@@ -1,7 +1,6 @@
 """Commands that work on a campaign: `run`, `round`, `label`, `demo`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from alloop.errors import AlloopError
-from alloop.files import write_atomically
+from alloop.files import said_if_unwritable, write_atomically
 from flows.cli_write import TEMPLATES
+from flows.interrupt import before_the_end, stoppable
 
-INTERRUPTED = 130
 CampaignFile = Annotated[Path, typer.Argument(help="The campaign file, NAME.yaml.")]
 
 
@@ -45,8 +44,11 @@ def one_round(
 ) -> None:
     """Exactly one round: sample, propose, label, retrain. The first one of a campaign labels its initial structures."""
     outcome = _carry_out(file, rounds=1, labeling=labeling)
-    done = "the campaign has stopped" if outcome["round"] is None else f"round {outcome['round']}"
-    typer.echo(f"{done}: {outcome['sentence']}")
+    if outcome["round"] is not None:
+        typer.echo(f"round {outcome['round']}: {outcome['sentence']}")
+        return
+    typer.echo(f"the campaign has stopped: {outcome['sentence']}")
+    typer.echo(f"to go on: change `stop` in {file} (a larger cap, a smaller tolerance), then again; or: alloop report {file}")
 
 
 def label(
@@ -90,17 +92,18 @@ def demo(
 
 
 def _fresh_folder(directory: Path, name: str) -> Path:
-    """`directory`/`name`, or with the first free number behind it."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """`directory`/`name`, or with the first free number behind it. Raises as `write_atomically`."""
     number = 1
-    while True:
-        folder = directory / (name if number == 1 else f"{name}-run-{number}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
+    with said_if_unwritable(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        while True:
+            folder = directory / (name if number == 1 else f"{name}-run-{number}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return folder
 
 
 def _carry_out(file: Path, *, rounds: int, labeling: bool = True) -> dict[str, Any]:
@@ -116,14 +119,15 @@ def _carry_out(file: Path, *, rounds: int, labeling: bool = True) -> dict[str, A
     stopped = admit(campaign, settings)
     if stopped is not None:
         return {"round": None, "stop": stopped.stop, "sentence": stopped.sentence}
-    typer.echo(f"campaign {campaign.config.name}: starting", err=True)
+    typer.echo(f"campaign {campaign.config.name}: starting (Prefect server, PyTorch)", err=True)
     server = prefect_server(Path(campaign.ref.files) / "prefect")
+    before_the_end(server.kill)
+    import httpx
+
+    from flows.campaign import run_campaign  # heavy; the server starts meanwhile
+
+    server.wait()
     with shown_progress(), _stoppable(file):
-        import httpx
-
-        from flows.campaign import run_campaign  # heavy; the server starts meanwhile
-
-        server.wait()
         try:
             return run_campaign(campaign.ref, rounds, labeling)
         except httpx.HTTPError as error:
@@ -134,14 +138,9 @@ def _carry_out(file: Path, *, rounds: int, labeling: bool = True) -> dict[str, A
             ) from error
 
 
-@contextmanager
-def _stoppable(file: Path) -> Iterator[None]:
+def _stoppable(file: Path) -> AbstractContextManager[None]:
     """Ctrl-C is an ordinary way to end: leases were given back on the way here."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"stopped; run again to go on: alloop run {file}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+    return stoppable(f"stopped; run again to go on: alloop run {file}")
 
 
 def _finish(file: Path) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from alloop.errors import ConfigError, InputError, nearest
 from alloop.files import write_atomically
+from flows.interrupt import stoppable
 
 if TYPE_CHECKING:
     from alloop.structures.structure import Structure
@@ -126,5 +127,6 @@ def validate(
     from flows.wiring import prepared
 
     settings = load_settings()
-    facts = facts_of(prepared(file, settings), settings, measure=measure)
+    with stoppable("stopped; nothing was changed"):
+        facts = facts_of(prepared(file, settings), settings, measure=measure)
     typer.echo(json.dumps(facts, indent=2) if as_json else told(facts))

@@ -40,10 +40,11 @@ def write_npz(registry: Registry, campaign: str, path: Path) -> int:
     """NumPy arrays, all frames one after the other; returns how many.
 
     `atoms` [S] says how many each has; `energy` [S] eV; `numbers` [N]; `positions` [N, 3] Å; `forces` [N, 3] eV/Å; `cell`
-    [S, 3, 3] Å; `pbc` [S, 3]; `total_charge`, `spin_multiplicity`, `purpose`, `strategy`, `round`, `label_id` [S].
+    [S, 3, 3] Å; `pbc` [S, 3]; `stress` [S, 3, 3] eV/Å^3 (ASE sign), NaN where a label has none; `total_charge`,
+    `spin_multiplicity`, `purpose`, `strategy`, `round`, `label_id` [S].
     """
     records, structures = _complete(registry, campaign)
-    buffer = BytesIO()
+    buffer, none = BytesIO(), np.full((3, 3), np.nan)
     np.savez_compressed(
         buffer,
         atoms=np.array([structure.n_atoms for structure in structures]),
@@ -53,6 +54,7 @@ def write_npz(registry: Registry, campaign: str, path: Path) -> int:
         forces=np.concatenate([np.asarray(record.forces) for record in records] or [np.zeros((0, 3))]),
         cell=np.array([structure.cell for structure in structures]).reshape(-1, 3, 3),
         pbc=np.array([structure.pbc for structure in structures]).reshape(-1, 3),
+        stress=np.array([none if record.stress is None else record.stress for record in records]).reshape(-1, 3, 3),
         total_charge=np.array([structure.total_charge for structure in structures]),
         spin_multiplicity=np.array([structure.spin_multiplicity for structure in structures]),
         purpose=np.array([record.purpose.value for record in records]),

@@ -14,10 +14,14 @@ import threading
 import time
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
+from shutil import disk_usage
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
-from alloop.errors import AlloopError
+from alloop.errors import AlloopError, ConfigError
+from alloop.files import said_if_unwritable
 from alloop.processes import die_with_parent
 
 START_SECONDS = 120.0
@@ -45,6 +49,11 @@ class Server:
     log: Path | None = None
     keeper: "_Keeper | None" = None
 
+    def kill(self) -> None:
+        """End it at once, where this process started it: what it knows is in the registry too."""
+        if self.keeper is not None:
+            self.keeper.kill()
+
     def wait(self) -> None:
         """Return when it answers. Raises `AlloopError` when it does not."""
         if self.keeper is None:
@@ -60,18 +69,27 @@ class Server:
                 time.sleep(0.05)
         raise AlloopError(
             "a local Prefect server",
-            f"it did not start; its last words are in {self.log}",
-            "read them; `pip install -c constraints.txt` brings the versions that were tested",
+            f"it did not start; its last words are in {self.log}, on a disk with {_free_mib(self.log)} MiB free",
+            "read them, and make room if that is little; `pip install -c constraints.txt` brings the versions that were tested",
         )
 
 
+def _free_mib(file: Path | None) -> int:
+    return disk_usage((file or Path.cwd()).parent).free // 2**20
+
+
 def _check_reachable(api_url: str) -> None:
-    """Raise `AlloopError` where nobody listens. Whatever else is wrong (rights, certificates), Prefect says better."""
+    """Raise `ConfigError` for what is no address, `AlloopError` where no server listens. Whatever else is wrong (rights,
+    certificates), Prefect says better."""
     try:
+        if urlsplit(api_url).scheme not in ("http", "https"):
+            raise _no_address(api_url)
         urllib.request.urlopen(f"{api_url}/health", timeout=REACH_SECONDS).close()
     except (HTTPError, ssl.SSLError):
         return
-    except OSError as error:
+    except (ValueError, InvalidURL):
+        raise _no_address(api_url) from None
+    except (OSError, HTTPException) as error:
         if isinstance(getattr(error, "reason", None), ssl.SSLError):
             return
         raise AlloopError(
@@ -79,6 +97,14 @@ def _check_reachable(api_url: str) -> None:
             f"{getattr(error, 'reason', error)}",
             "start it, or unset PREFECT_API_URL: alloop then brings its own",
         ) from None
+
+
+def _no_address(api_url: str) -> ConfigError:
+    return ConfigError(
+        "PREFECT_API_URL with the address of a Prefect server, such as http://127.0.0.1:4200/api",
+        repr(api_url),
+        "correct it, or unset PREFECT_API_URL: alloop then brings its own server",
+    )
 
 
 def prefect_server(home: Path) -> Server:
@@ -94,7 +120,8 @@ def prefect_server(home: Path) -> Server:
         os.environ.setdefault(name, value)
     if url:
         return Server(url)
-    home.mkdir(parents=True, exist_ok=True)
+    with said_if_unwritable(home):
+        home.mkdir(parents=True, exist_ok=True)
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
     keeper = _Keeper(home, listener)
@@ -141,6 +168,10 @@ class _Keeper(threading.Thread):
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def kill(self) -> None:
+        self._stopping.set()
+        self._process.kill()
 
     def _launch(self) -> "subprocess.Popen[bytes]":
         self._starts += 1

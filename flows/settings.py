@@ -2,12 +2,13 @@
 
 import os
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from alloop.errors import ConfigError
+from alloop.errors import ConfigError, nearest
 
 PREFIX = "ALLOOP_"
+OTHERS = {"ALLOOP_DATA", "ALLOOP_TEST_POSTGRES_URL"}  # of benchmarks and tests
 
 
 def usable_cores() -> int:
@@ -32,16 +33,33 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _several_heartbeats_a_lease(self) -> "Settings":
-        if self.lease_seconds < 3 * self.heartbeat_seconds:
-            raise ValueError("lease_seconds must be at least three times heartbeat_seconds")
+        lease, heartbeat = self.lease_seconds, self.heartbeat_seconds
+        if lease < 3 * heartbeat:
+            raise ConfigError(
+                "settings that fit: lease_seconds at least three times heartbeat_seconds",
+                f"{PREFIX}LEASE_SECONDS of {lease:g} with {PREFIX}HEARTBEAT_SECONDS of {heartbeat:g}",
+                f"set {PREFIX}LEASE_SECONDS to {3 * heartbeat:g} or more, or the other to {lease / 3:g} or less",
+            )
         return self
 
 
 def load_settings() -> Settings:
-    """The settings of this environment. Raises `ConfigError` naming the variable that cannot be used."""
+    """The settings of this environment. Raises `ConfigError` naming the variable that cannot be used, or that is none."""
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known | OTHERS:
+            raise ConfigError(f"settings that alloop has, where a name begins with {PREFIX}", name, nearest(name, known))
     try:
         return Settings()
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
         raise ConfigError(f"settings that fit: {first['msg']}", f"the environment variable {name}", f"change {name}") from None
+
+
+def wants_tracebacks() -> bool:
+    """Whether ALLOOP_DEBUG says yes, in any of the words that settings take for it; nothing else is read."""
+    try:
+        return TypeAdapter(bool).validate_python(os.environ.get(f"{PREFIX}DEBUG", "false"))
+    except ValidationError:
+        return False

@@ -59,8 +59,15 @@ def prepared(file: Path, settings: Settings) -> Prepared:
     """
     config = load_config(file)
     system = config.system
+    structures = file.absolute().parent / system.structure
+    if file.is_symlink() and not structures.exists():
+        raise InputError(
+            f"the structure file {system.structure} beside the link {file}, where the campaign lives",
+            f"there is none; the link points to {file.resolve()}",
+            f"run that file, or put {system.structure} beside the link",
+        )
     start, read = read_structures(
-        file.absolute().parent / system.structure,
+        structures,
         length_unit=system.length_unit,
         total_charge=system.total_charge,
         spin_multiplicity=system.spin_multiplicity,

@@ -8,6 +8,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from importlib import metadata
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,7 +80,9 @@ def _factory(path: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except ImportError as error:
         package = module_name.split(".")[0]
-        raise MissingExtraError(f"the module {module_name!r} of the labeler", str(error), f"install {package!r}") from None
+        found = find_spec(package) is not None
+        do = "see why it does not import" if found else f"put the folder of {package}.py on PYTHONPATH, or install {package!r}"
+        raise MissingExtraError(f"the module {module_name!r} of the labeler", str(error), do) from None
     factory = getattr(module, name, None)
     if not callable(factory):
         raise UnsupportedError(f"a callable {name!r} in {module_name}", repr(factory), "check the factory path")

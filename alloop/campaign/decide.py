@@ -113,7 +113,8 @@ def _opening(reason: StopReason | None, clauses: _Clauses, stop: StopConfig) -> 
     spent, key = _CAP_ADVICE[reason]
     falling = clauses.last is not None and clauses.last.decrease >= stop.flat_decrease
     more = f" The uncertainty was still falling: a larger `stop.{key}` lets it go on." if falling else ""
-    return f"Budget used up: the cap of {getattr(stop, key):g} {spent} came before the goal.{more}"
+    cap = getattr(stop, key)
+    return f"Budget used up: the cap of {cap:g} {spent.removesuffix('s') if cap == 1 else spent} came before the goal.{more}"
 
 
 def _flat_words(clauses: _Clauses, stop: StopConfig) -> str:

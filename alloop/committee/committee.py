@@ -9,12 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alloop.committee.evaluation import EvaluationArrays
 from alloop.config import ModelConfig
 from alloop.model.potential import Potential, Prediction
 from alloop.model.reference_energies import Scaling
 from alloop.posterior.sample import PosteriorSample
 from alloop.structures.batch import StructureBatch
 from alloop.structures.structure import Structure
+from alloop.training.training_set import LabeledStructure
 
 EDGES_AT_ONCE = 20_000
 
@@ -126,6 +128,13 @@ class Committee:
         membership = torch.nn.functional.one_hot(batch.structure_index[0], batch.n_structures).to(one_hot)
         pooled = torch.einsum("as,az,kac->skzc", membership, one_hot, predicted.features)
         return pooled.flatten(1).double().cpu().numpy()
+
+
+def compare(committee: Committee, labeled: Sequence[LabeledStructure]) -> EvaluationArrays | None:
+    """The committee's predictions beside the labels; None where there are no frames."""
+    if not labeled:
+        return None
+    return EvaluationArrays.of(labeled, committee.predict([item.structure for item in labeled]))
 
 
 def _chunks(structures: Sequence[Structure]) -> Iterator[Sequence[Structure]]:

@@ -168,8 +168,10 @@ def from_bytes(content: bytes, *, source: str = "evaluation arrays") -> Evaluati
         return EvaluationArrays(**values)
     except _UNREADABLE as error:
         raise CorruptFileError(
-            f"{source}: evaluation arrays as alloop writes them", str(error), "run the round again"
-        ) from None
+            f"{source}: evaluation arrays as alloop writes them",
+            f"it is damaged ({type(error).__name__})",
+            "remove it and write the report again: it is made anew from the labels and the posterior",
+        ) from error
 
 
 def save_evaluation(arrays: EvaluationArrays, path: Path) -> Path:

@@ -104,12 +104,11 @@ class Chains:
         round: int,
         prior: Prior | None = None,
         new: tuple[int, ...] = (),
-        trunk: Trunk | None = None,
     ) -> None:
         self.objective, self.config, self.indices = objective, config, indices
         self.potential: Potential = objective.potential
         self.schedule = Schedule(config)
-        self.trunk, self.first_step = trunk, self.schedule.mass_start if trunk else 0
+        self.trunk: Trunk | None = None
         self.device = objective.device
         mine = prior or Prior(self.potential.layout.prior_mean(), config.prior_std)
         self.prior = replace(mine, mean=mine.mean.to(self.device))
@@ -120,6 +119,11 @@ class Chains:
         self._stream = (seed, round)
         self.generators = [self._generator("chain", chain) for chain in indices]
         self.probe = torch.arange(min(PROBED_STRUCTURES, self.size), device=self.device).expand(len(indices), -1)
+
+    @property
+    def first_step(self) -> int:
+        """0, or where the trunk ends that the chains branch from."""
+        return self.schedule.mass_start if self.trunk else 0
 
     def _generator(self, role: str, *index: int) -> torch.Generator:
         """The stream of a role; other streams on another device."""

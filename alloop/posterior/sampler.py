@@ -34,16 +34,9 @@ class Sampler:
 
     def _chains(self, task: Task) -> Chains:
         objective = Objective(task.potential, task.labeled, device=task.device, make=maker_for(task.device))
-        return Chains(
-            objective,
-            task.config,
-            task.members,
-            seed=task.seed,
-            round=task.round,
-            prior=task.prior,
-            new=task.new,
-            trunk=task.trunk,
-        )
+        chains = Chains(objective, task.config, task.members, seed=task.seed, round=task.round, prior=task.prior, new=task.new)
+        chains.trunk = task.trunk
+        return chains
 
     def together(self, draws: list[ChainDraws], config: PosteriorConfig) -> tuple[tuple[PosteriorSample, ...], SamplerHealth]:
         """One sample of each chain that is in good health."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alloop.digests import DIGEST_LENGTH, digest_bytes
 from alloop.errors import CorruptFileError, InputError
-from alloop.files import write_atomically
+from alloop.files import said_if_unwritable, write_atomically
 
 _DIGEST = re.compile(rf"[0-9a-f]{{{DIGEST_LENGTH}}}")
 
@@ -24,13 +24,14 @@ class BlobStore:
         return self.root / digest
 
     def put(self, content: bytes) -> str:
-        """Store `content` and return its digest. A damaged file of the same digest is replaced."""
+        """Store `content` and return its digest. A damaged file of that digest is replaced. Raises as `write_atomically`."""
         digest = digest_bytes(content)
         path = self.path(digest)
         if path.exists() and digest_bytes(path.read_bytes()) == digest:
             return digest
         if not self.root.is_dir():
-            self.root.mkdir(parents=True, exist_ok=True)
+            with said_if_unwritable(self.root):
+                self.root.mkdir(parents=True, exist_ok=True)
             _sync_folder(self.root.parent)  # the new folder must outlive a power cut, as its file does
         write_atomically(path, content)
         return digest

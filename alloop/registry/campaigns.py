@@ -156,9 +156,14 @@ def _record(session: Session, row: CampaignRow) -> CampaignRecord:
 
 def _refuse_changes(record: CampaignRecord, config: CampaignConfig, start: Sequence[Structure]) -> None:
     # The stored campaign is read with today's defaults first: a key that a newer version added is no change.
+    same_start = list(record.start_ids) == [structure.structure_id for structure in start]
     as_before = config.model_copy(update={"stop": record.config.stop})
+    if same_start:  # a multiplicity that was left out, and is now said as it was read, is no change either
+        multiplicity = record.config.system.spin_multiplicity
+        system = config.system.model_copy(update={"spin_multiplicity": multiplicity})
+        as_before = as_before.model_copy(update={"system": system})
     changes = config_changes(record.config.model_dump(mode="json"), as_before.model_dump(mode="json"))
-    if not changes and list(record.start_ids) != [structure.structure_id for structure in start]:
+    if not changes and not same_start:
         changes = [f"start structures: the atoms read from {config.system.structure} are others than at the first start"]
     if changes:
         raise ConfigChangedError(

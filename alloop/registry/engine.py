@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -42,6 +43,7 @@ NETWORK_FILE_SYSTEMS = {
     "fuse.juicefs",
 }
 WRITE = "alloop_write"
+SAFE = "nothing that was committed is lost"
 
 
 def registry_url(location: str | Path) -> URL:
@@ -139,17 +141,21 @@ def mapped_errors(url: URL) -> Iterator[None]:
         raise RegistryError(
             f"the registry at {url.render_as_string(hide_password=True)}",
             f"{type(error).__name__}: {came}",
-            _advice(error, came),
+            _advice(error, came, url),
         ) from error
 
 
-def _advice(error: Exception, came: str) -> str:
+def _advice(error: Exception, came: str, url: URL) -> str:
     if isinstance(error, ProgrammingError | IntegrityError | DataError):
         return "report this message: it is a mistake in alloop, or in the rights of the database role"
     if "locked" in came:
         return "another process holds the write lock for too long: look for one that hangs"
+    if "disk I/O" in came and url.database:
+        # Of a full disk SQLite says either this or that it is full: which, depends on the file that it was about to lengthen.
+        free = disk_usage(Path(url.database).parent).free // 1024
+        return f"the disk has {free} KiB free: make room if that is little, else see that it is sound, and run again: {SAFE}"
     if "disk" in came and "full" in came:
-        return "make room on the disk and run again: nothing that was committed is lost"
+        return f"make room on the disk and run again: {SAFE}"
     if "not a database" in came or "malformed" in came:
         return "this is no registry, or it is damaged: restore it from a backup"
-    return "check that the database runs and can be reached, then run again: nothing that was committed is lost"
+    return f"check that the database runs and can be reached, then run again: {SAFE}"

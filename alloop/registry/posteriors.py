@@ -94,6 +94,14 @@ def find_posterior(
     return row, list(samples)
 
 
+def posterior_rounds(session: Session, campaign: str) -> list[int]:
+    """The rounds that have a posterior, in order."""
+    campaign_id = find_campaign(session, campaign).campaign_id
+    return list(
+        session.scalars(select(PosteriorRow.round).where(PosteriorRow.campaign_id == campaign_id).order_by(PosteriorRow.round))
+    )
+
+
 def posterior_record(row: PosteriorRow, samples: Sequence[SampleRow], parameters: NDArray[np.float32]) -> PosteriorRecord:
     return PosteriorRecord(
         posterior_id=row.posterior_id,

@@ -239,6 +239,10 @@ class Registry:
         row, samples = found
         return posteriors.posterior_record(row, samples, posteriors.read_parameters(self.blobs.get(row.parameters)))
 
+    def posterior_rounds(self, campaign: str) -> list[int]:
+        """The rounds that have a posterior, in order."""
+        return self._read(posteriors.posterior_rounds, campaign)
+
     def set_calibration(self, posterior_id: str, calibration: Mapping[str, Any]) -> None:
         self._write(posteriors.set_calibration, posterior_id, calibration)
 

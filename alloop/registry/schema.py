@@ -88,10 +88,15 @@ def _make_file(path: Path, engine: Engine, *, create: bool) -> None:
                 raise RegistryError("SQLite in WAL mode", f"mode {mode!r} on the disk of {path}", "use another disk")
         with making.connect().execution_options(**{WRITE: True}) as connection, connection.begin():
             migrate(connection)
+        with making.connect() as connection:
+            # Without it a full disk shows only when the last connection closes, in silence, and half a database is linked.
+            connection.exec_driver_sql("COMMIT")
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         making.dispose()
         os.link(new, path)
     except FileExistsError:
         pass
     finally:
         making.dispose()
-        new.unlink(missing_ok=True)
+        for suffix in ("", "-wal", "-shm"):  # the last two stay where the disk is full
+            new.with_name(new.name + suffix).unlink(missing_ok=True)

@@ -10,10 +10,11 @@ from typing import Any
 
 from alloop.campaign.state import Decision, RoundReport, Spending
 from alloop.committee.calibration import CalibrationMap
-from alloop.committee.evaluation import EvaluationArrays, load_evaluation
+from alloop.committee.evaluation import EvaluationArrays, load_evaluation, save_evaluation
 from alloop.committee.metrics import Metrics
 from alloop.config import CampaignConfig
-from alloop.registry.records import CostRecord, LabelRecord, ProposalRecord
+from alloop.errors import CorruptFileError
+from alloop.registry.records import CostRecord, LabelRecord, PosteriorRecord, ProposalRecord
 from alloop.registry.registry import Registry
 from alloop.structures.structure import Structure
 from alloop.training.training_set import Purpose
@@ -93,14 +94,14 @@ class ReportData:
 
 
 def gather(registry: Registry, campaign: str) -> ReportData:
-    """Read a campaign. Raises `NotFoundError` for an unknown one, `CorruptFileError` where a kept file was altered."""
+    """Read a campaign. Raises `NotFoundError` for an unknown one, `CorruptFileError` where a stored posterior was altered."""
     record = registry.campaign(campaign)
     rounds = tuple(FinishedRound(each.report, each.decision) for each in registry.rounds(campaign) if each.report is not None)
     evaluation, calibration, prior = None, None, None
     if rounds:
         last = rounds[-1].report.round
-        evaluation = load_evaluation(evaluation_path(registry.blobs.root, last))
         posterior = registry.posterior(campaign, last)
+        evaluation = _evaluation(registry, campaign, last, posterior) if rounds[-1].report.evaluation is not None else None
         prior = posterior.model.get("prior") if posterior is not None else None
         if posterior is not None and posterior.calibration is not None:
             calibration = CalibrationMap.model_validate(posterior.calibration)
@@ -119,6 +120,23 @@ def gather(registry: Registry, campaign: str) -> ReportData:
         versions=versions(),
         prior=prior,
     )
+
+
+def _evaluation(registry: Registry, campaign: str, round: int, posterior: PosteriorRecord | None) -> EvaluationArrays | None:
+    """The arrays kept for a round; lost or damaged, they are made anew from the labels and the posterior, and kept."""
+    path = evaluation_path(registry.blobs.root, round)
+    try:
+        kept = load_evaluation(path)
+    except CorruptFileError:
+        kept = None
+    if kept is not None or posterior is None:
+        return kept
+    from alloop.committee.committee import Committee, compare  # heavy, and seldom needed
+
+    made = compare(Committee.load(posterior.model, posterior.samples), registry.labeled(campaign, Purpose.EVALUATION))
+    if made is not None:
+        save_evaluation(made, path)
+    return made
 
 
 def evaluation_path(files: Path, round: int) -> Path:

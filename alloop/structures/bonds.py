@@ -38,7 +38,7 @@ class Pairs:
 
 def check_extent(positions: NDArray[np.float64], cell: NDArray[np.float64]) -> None:
     """Raise `StructureError` for coordinates above `MAX_COORDINATE_ANGSTROM`, whose squares may overflow."""
-    farthest = max(float(np.abs(positions).max()), float(np.abs(cell).max()))
+    farthest = max(float(np.abs(positions).max(initial=0.0)), float(np.abs(cell).max()))
     if MAX_COORDINATE_ANGSTROM < farthest < np.inf:
         raise StructureError(
             f"coordinates below {MAX_COORDINATE_ANGSTROM:.0e} Å", f"{farthest:.3g} Å", "check the coordinates and their unit"
@@ -87,6 +87,13 @@ def pairs_within(structure: Structure, cutoff_angstrom: float) -> tuple[NDArray,
     return first.astype(np.int64), second.astype(np.int64), distance
 
 
+def check_crowding(structure: Structure) -> None:
+    """Raise `StructureError` for atoms or images closer than `CROWDED_ANGSTROM`, and as `close_pairs` does."""
+    first, second, distance = pairs_within(structure, CROWDED_ANGSTROM)
+    if len(first):
+        raise _same_place(int(first[0]), int(second[0]), float(distance[0]))
+
+
 def bonds(structure: Structure, *, scale: float = BOND_SCALE) -> NDArray[np.int64]:
     """Bonded pairs of atoms [bonds, 2], each once, without an atom and its own image."""
     pairs = close_pairs(structure, scale)
@@ -125,8 +132,12 @@ def _refuse_absurd(structure: Structure) -> None:
     closest = int(np.argmin(distances[:, 1]))
     if distances[closest, 1] < CROWDED_ANGSTROM:
         other = next(int(n) for n in neighbors[closest] if n != closest)
-        raise StructureError(
-            "atoms in different places",
-            f"atoms {closest} and {other} are {distances[closest, 1]:.3g} Å apart",
-            "remove the double atom, or check the unit of the coordinates",
-        )
+        raise _same_place(closest, other, float(distances[closest, 1]))
+
+
+def _same_place(first: int, second: int, distance: float) -> StructureError:
+    return StructureError(
+        "atoms in different places",
+        f"atoms {first} and {second} are {distance:.3g} Å apart",
+        "remove the double atom, or check the unit of the coordinates",
+    )

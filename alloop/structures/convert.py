@@ -99,15 +99,26 @@ def from_ase(atoms: Atoms, *, total_charge: int | None = None, spin_multiplicity
 
     Overlaps are not looked for (`check_overlaps` does that). Raises `StructureError`, also where argument and `info` differ.
     """
+    frame = _frame(atoms, sum_charges=total_charge is None, sum_moments=spin_multiplicity is None)
+    return _structure(frame, 1.0, total_charge, spin_multiplicity)
+
+
+def electrons_said(atoms: Atoms) -> tuple[int | None, int | None]:
+    """Charge and multiplicity that ASE atoms name, as `from_ase` reads them; None for what they leave open."""
+    frame = _frame(atoms, sum_charges=True, sum_moments=True)
+    return _whole(frame, CHARGE_KEYS, None), _whole(frame, MULTIPLICITY_KEYS, None)
+
+
+def _frame(atoms: Atoms, *, sum_charges: bool, sum_moments: bool) -> Frame:
+    """ASE atoms with what `info` says of their electrons, or else the sums of initial charges and magnetic moments."""
     info = {key: str(value) for key, value in atoms.info.items() if key in CHARGE_KEYS + MULTIPLICITY_KEYS}
-    if total_charge is None and not set(info) & set(CHARGE_KEYS) and abs(atoms.get_initial_charges().sum()) > 1e-6:
+    if sum_charges and not set(info) & set(CHARGE_KEYS) and abs(atoms.get_initial_charges().sum()) > 1e-6:
         info["charge"] = str(round(float(atoms.get_initial_charges().sum()), 6))
     moment = float(np.sum(atoms.get_initial_magnetic_moments()))
-    if spin_multiplicity is None and not set(info) & set(MULTIPLICITY_KEYS) and abs(moment) > 1e-6:
+    if sum_moments and not set(info) & set(MULTIPLICITY_KEYS) and abs(moment) > 1e-6:
         info["spin"] = str(round(abs(moment), 6) + 1)
     pbc = (bool(atoms.pbc[0]), bool(atoms.pbc[1]), bool(atoms.pbc[2]))
-    frame = Frame(np.asarray(atoms.numbers), np.asarray(atoms.positions), np.asarray(atoms.cell), pbc, info, where="ASE atoms")
-    return _structure(frame, 1.0, total_charge, spin_multiplicity)
+    return Frame(np.asarray(atoms.numbers), np.asarray(atoms.positions), np.asarray(atoms.cell), pbc, info, where="ASE atoms")
 
 
 def to_ase(structure: Structure) -> Atoms:

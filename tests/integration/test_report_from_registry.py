@@ -10,10 +10,13 @@ from alloop.campaign.decide import decide
 from alloop.campaign.state import RoundReport
 from alloop.committee.assess import assess
 from alloop.committee.calibration import fit_calibration
-from alloop.committee.evaluation import EvaluationArrays, save_evaluation
-from alloop.config import CampaignConfig
+from alloop.committee.committee import Committee, compare
+from alloop.committee.evaluation import EvaluationArrays, load_evaluation, save_evaluation
+from alloop.config import CampaignConfig, ModelConfig
 from alloop.errors import NotFoundError
 from alloop.labels.label import FailureKind, Label, LabelFailure
+from alloop.model.potential import Potential
+from alloop.model.reference_energies import fit_scaling
 from alloop.posterior.health import SamplerHealth
 from alloop.posterior.sample import PosteriorSample
 from alloop.proposals.probe_report import Probe
@@ -25,6 +28,8 @@ from alloop.report.data import evaluation_path, gather
 from alloop.report.html import render_report
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose
+
+MODEL = ModelConfig(channels=4, layers=1, l_max=1, radial_hidden=(8,), readout_hidden=4, noise_hidden=(4,))
 
 
 def made_probe(sigmas, stable) -> Probe:
@@ -76,11 +81,15 @@ def measured(registry: Registry, water: Structure, water_config: CampaignConfig,
     label_all(registry)
     training_set = registry.snapshot_training_set("water", 1)
     registry.begin_round("water", 1)
-    samples = [PosteriorSample(np.zeros(4, dtype=np.float32), chain=chain, step=10, log_posterior=-1.0) for chain in range(2)]
+    train = training_set.train
+    scaling = fit_scaling([x.structure for x in train], [x.energy for x in train], [x.forces for x in train], 5.0)
+    model = {"config": MODEL.model_dump(mode="json"), "scaling": scaling.model_dump(mode="json")}
+    drawn = np.random.default_rng(1).normal(size=(2, Potential(MODEL, scaling).n_parameters)).astype(np.float32)
+    samples = [PosteriorSample(row, chain=chain, step=10, log_posterior=-1.0) for chain, row in enumerate(drawn)]
     health = SamplerHealth(
         r_hat_log_posterior=1.1, r_hat_forces=1.2, kinetic_temperature=1.0, gradient_evaluations=500, converged=False
     )
-    posterior = registry.add_posterior("water", 1, training_set.digest, samples, {}, health.model_dump(mode="json"))
+    posterior = registry.add_posterior("water", 1, training_set.digest, samples, model, health.model_dump(mode="json"))
     calibration = fit_calibration(predictions(registry.labeled("water", Purpose.CALIBRATION)))
     registry.set_calibration(posterior, calibration.to_json())
     arrays = predictions(registry.labeled("water", Purpose.EVALUATION))
@@ -139,3 +148,21 @@ def test_an_unknown_campaign_writes_nothing(queue: Registry, tmp_path: Path) -> 
     with pytest.raises(NotFoundError, match="did you mean 'water'"):
         render_report(queue, "watr", tmp_path / "x.html")
     assert not (tmp_path / "x.html").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not an archive"])
+def test_evaluation_arrays_that_were_lost_are_made_anew(measured: Registry, tmp_path: Path, content: bytes | None) -> None:
+    path = evaluation_path(measured.blobs.root, 1)
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    page = render_report(measured, "water", tmp_path / "water.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 9
+    posterior, again = measured.posterior("water", 1), load_evaluation(path)
+    assert posterior is not None
+    assert again is not None
+    wanted = compare(Committee.load(posterior.model, posterior.samples), measured.labeled("water", Purpose.EVALUATION))
+    assert wanted is not None
+    np.testing.assert_array_equal(again.forces_predicted, wanted.forces_predicted)
+    np.testing.assert_array_equal(again.energy_true, [item.energy for item in measured.labeled("water", Purpose.EVALUATION)])

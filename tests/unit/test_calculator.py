@@ -12,7 +12,7 @@ from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_s
 
 from alloop.calculator import CommitteeCalculator
 from alloop.config import CampaignConfig, ModelConfig
-from alloop.errors import ConfigError, NotFoundError, StructureError
+from alloop.errors import ConfigError, MachineError, NotFoundError, StructureError
 from alloop.labels.label import Label
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import fit_scaling
@@ -100,7 +100,7 @@ def test_what_is_not_there_is_said(folder: Path, atoms: Atoms, water: Structure,
             CommitteeCalculator(wrong)
     with pytest.raises(NotFoundError, match="did you mean 'water'"):
         CommitteeCalculator(folder / "water.db", campaign="watr")
-    with pytest.raises(NotFoundError, match="none is there"):
+    with pytest.raises(NotFoundError, match="there are models of round 1\n"):
         CommitteeCalculator(folder / "water.db", round=7)
     atoms.calc = CommitteeCalculator(folder / "water.db")
     atoms.symbols[0] = "S"
@@ -113,3 +113,57 @@ def test_what_is_not_there_is_said(folder: Path, atoms: Atoms, water: Structure,
     (folder / "water.db").rename(folder / "renamed.db")
     with pytest.raises(NotFoundError, match="the registry has 3"):
         CommitteeCalculator(folder / "renamed.db")
+
+
+def test_a_campaign_without_a_model_is_said(tmp_path: Path, water: Structure, water_config: CampaignConfig) -> None:
+    with Registry.open(tmp_path / "water.db", create=True) as registry:
+        registry.create_campaign(water_config, [water])
+    with pytest.raises(NotFoundError, match="none is there yet"):
+        CommitteeCalculator(tmp_path / "water.db", round=7)
+
+
+def test_devices_that_are_not_there_are_said(folder: Path) -> None:
+    for device in ("foo", "cuda:99"):
+        with pytest.raises(MachineError, match=device):
+            CommitteeCalculator(folder / "water.db", device=device)
+
+
+def test_atoms_that_the_model_cannot_know_are_refused(folder: Path, atoms: Atoms) -> None:
+    def refused(change: Callable[[Atoms], object], words: str) -> None:
+        changed = atoms.copy()
+        change(changed)
+        changed.calc = CommitteeCalculator(folder / "water.db")
+        with pytest.raises(StructureError, match=words):
+            changed.get_forces()
+
+    def periodic(changed: Atoms, cell: list[float], pbc: list[bool]) -> None:
+        changed.set_cell(cell)
+        changed.pbc = pbc
+
+    refused(lambda a: a.positions.__setitem__(2, a.positions[1]), "atoms 1 and 2 are 0 Å apart")
+    refused(lambda a: periodic(a, [0.1, 9, 9], [True] * 3), "0.5 Å high")
+    refused(lambda a: periodic(a, [9, 9, 0], [True, True, False]), "three lattice vectors")
+    refused(lambda a: a.info.update(charge=1), "campaign's charge, 0:")
+    refused(lambda a: a.set_initial_charges([1.0, 0.0, 0.0]), "campaign's charge, 0:")
+    refused(lambda a: a.info.update(spin=3), "campaign's multiplicity, 1:")
+    refused(lambda a: a.__delitem__(slice(None)), "at least one atom")
+
+
+def test_atoms_across_a_border_are_one_place(folder: Path, atoms: Atoms) -> None:
+    atoms.set_cell([6.0, 6.0, 6.0])
+    atoms.pbc = True
+    atoms.positions[1], atoms.positions[2] = (3.0, 3.0, 0.01), (3.0, 3.0, 5.99)
+    atoms.calc = CommitteeCalculator(folder / "water.db")
+    with pytest.raises(StructureError, match=r"atoms 1 and 2 are 0.02 Å apart"):
+        atoms.get_potential_energy()
+
+
+def test_what_agrees_with_the_campaign_may_be_said(folder: Path, atoms: Atoms) -> None:
+    atoms.calc = CommitteeCalculator(folder / "water.db", device="auto")
+    energy = atoms.get_potential_energy()
+    atoms.info |= {"charge": 0, "spin": 1}
+    atoms.positions[0] += 0.0
+    assert atoms.get_potential_energy() == energy
+    atoms.set_cell([9.0, 9.0, 9.0])
+    atoms.pbc = [True, True, False]
+    assert np.isfinite(atoms.get_stress()).all(), "a slab with vacuum has a volume"

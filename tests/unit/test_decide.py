@@ -111,6 +111,11 @@ def test_caps_name_themselves(spending, reason):
     assert decide([], STOP, spending, seed=1).stop is reason
 
 
+def test_a_cap_of_one_is_in_the_singular():
+    once = STOP.model_copy(update={"max_rounds": 1})
+    assert "the cap of 1 round came" in decide(history(0.4), once, NOTHING_SPENT, seed=1).sentence
+
+
 def test_reports_count_as_rounds_even_where_spending_lags_behind():
     falling = history(*(0.9**n for n in range(10)))
     assert decide(falling, STOP, NOTHING_SPENT, seed=1).stop is StopReason.CAP_ROUNDS

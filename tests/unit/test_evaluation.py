@@ -71,8 +71,9 @@ def test_altered_files_are_refused(arrays):
 
 def test_pickles_are_refused(tmp_path):
     np.savez(tmp_path / "bad.npz", energy_true=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(CorruptFileError):
+    with pytest.raises(CorruptFileError, match="made anew") as refused:
         load_evaluation(tmp_path / "bad.npz")
+    assert "allow_pickle" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

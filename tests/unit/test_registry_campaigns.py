@@ -40,6 +40,18 @@ def test_a_changed_campaign_is_refused_with_the_keys_that_changed(
     assert registry.campaign("water").config == water_config
 
 
+def test_a_multiplicity_that_is_said_as_it_was_read_is_no_change(
+    registry: Registry, water: Structure, water_config: CampaignConfig
+) -> None:
+    first = registry.create_campaign(water_config, [water])
+    values = water_config.model_dump(mode="json")
+    values["system"]["spin_multiplicity"] = 1
+    assert registry.create_campaign(parse_config(values), [water]) == first
+    values["system"]["spin_multiplicity"] = 3
+    with pytest.raises(ConfigChangedError, match=r"system\.spin_multiplicity: None -> 3"):
+        registry.create_campaign(parse_config(values), [replace(water, spin_multiplicity=3)])
+
+
 def test_goals_and_caps_may_change_and_a_stopped_campaign_opens_again(
     registry: Registry, water: Structure, water_config: CampaignConfig
 ) -> None:

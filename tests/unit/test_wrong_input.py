@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from alloop.campaign.state import Decision, StopReason
 from alloop.config import load_config
+from alloop.errors import ConfigError
 from alloop.registry.holders import this_process
 from alloop.registry.registry import Registry
 from alloop.structures.convert import read_structures
@@ -112,8 +114,29 @@ def test_a_wrong_file_is_refused(name: str, command: str, tmp_path: Path, alloop
     assert not (tmp_path / "water.db").exists()
 
 
+def test_a_linked_campaign_lives_beside_the_link(tmp_path: Path, alloop: Alloop) -> None:
+    file, link = _campaign(tmp_path), tmp_path / "elsewhere" / "water.yaml"
+    link.parent.mkdir()
+    link.symlink_to(file)
+    _check(alloop("run", link), 2, "beside the link", f"the link points to {file.resolve()}")
+
+
 def test_a_missing_campaign_file(tmp_path: Path, alloop: Alloop) -> None:
     _check(alloop("run", tmp_path / "nothing.yaml"), 2, "there is no file", "alloop init nothing")
+
+
+def test_a_round_of_a_stopped_campaign_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = _campaign(tmp_path)
+    with _started(file) as registry:
+        registry.stop_campaign("water", Decision(stop=StopReason.CAP_ROUNDS, sentence="The cap came.", figures={}))
+    monkeypatch.setattr(sys, "argv", ["alloop", "round", str(file)])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    said = capsys.readouterr().out
+    assert "has stopped: The cap came." in said
+    assert f"change `stop` in {file}" in said
 
 
 def test_a_campaign_that_runs_already(tmp_path: Path, alloop: Alloop) -> None:
@@ -161,6 +184,8 @@ def test_a_missing_extra_names_its_install_line(tmp_path: Path, alloop: Alloop, 
     monkeypatch.chdir(tmp_path)
     _check(alloop("init", "ethanol", "--smiles", "CCO"), 4, "pip install 'alloop[smiles]'")
     assert not (tmp_path / "ethanol.yaml").exists()
+    factory = "{program: ase, factory: 'mycalculators:Potential'}"
+    _check(alloop("run", _campaign(tmp_path, labeler=factory)), 4, "put the folder of mycalculators.py on PYTHONPATH")
 
 
 @pytest.mark.parametrize(
@@ -186,6 +211,14 @@ def test_init_writes_over_nothing(
 def test_a_setting_that_cannot_be(tmp_path: Path, alloop: Alloop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALLOOP_LABEL_WORKERS", "none")
     _check(alloop("run", _campaign(tmp_path)), 2, "ALLOOP_LABEL_WORKERS")
+    monkeypatch.setenv("ALLOOP_LABEL_WORKERS", "2")
+    monkeypatch.setenv("ALLOOP_LEASE_SECONDS", "1")
+    _check(alloop("run", _campaign(tmp_path)), 2, "ALLOOP_LEASE_SECONDS of 1", "set ALLOOP_LEASE_SECONDS to 45 or more")
+
+
+def test_a_setting_that_is_none(tmp_path: Path, alloop: Alloop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLOOP_LABEL_WORKER", "2")
+    _check(alloop("run", _campaign(tmp_path)), 2, "ALLOOP_LABEL_WORKER\n", "did you mean 'ALLOOP_LABEL_WORKERS'?")
 
 
 def test_a_prefect_server_that_is_not_there(tmp_path: Path, alloop: Alloop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +229,30 @@ def test_a_prefect_server_that_is_not_there(tmp_path: Path, alloop: Alloop, monk
     assert "unset PREFECT_API_URL" in said
 
 
+@pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:port/api"])
+def test_a_prefect_address_that_is_none(address: str, tmp_path: Path, alloop: Alloop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", address)
+    code, said = alloop("run", _campaign(tmp_path))
+    assert code == 2, said
+    assert f"came:   {address!r}\ndo:     correct it, or unset PREFECT_API_URL" in said
+
+
+OUTPUTS = {"a folder": ".", "below a file": "water.xyz/out", "no file system for it": "/proc/out"}
+
+
+@pytest.mark.parametrize("output", OUTPUTS.values(), ids=OUTPUTS.keys())
+def test_outputs_that_cannot_be_written(output: str, tmp_path: Path, alloop: Alloop) -> None:
+    file = _campaign(tmp_path)
+    _started(file).close()
+    before = sorted(tmp_path.rglob("*"))
+    for arguments in (("export", file), ("export", file, "--format", "npz"), ("report", file)):
+        _check(alloop(*arguments, "--output", tmp_path / output), 2, "a file to write" if output == "." else "to write")
+    if output != ".":
+        _check(alloop("demo", "--directory", tmp_path / output), 2, "to write")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not list(tmp_path.parent.glob(".*.tmp"))
+
+
 def test_an_unknown_option_ends_with_2(alloop: Alloop) -> None:
     code, said = alloop("run", "--fast")
     assert code == 2
@@ -203,7 +260,9 @@ def test_an_unknown_option_ends_with_2(alloop: Alloop) -> None:
 
 
 def test_a_traceback_only_on_request(tmp_path: Path, alloop: Alloop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALLOOP_DEBUG", "1")
-    monkeypatch.setattr(sys, "argv", ["alloop", "run", str(tmp_path / "nothing.yaml")])
-    with pytest.raises(Exception, match="there is no file"):
-        main()
+    monkeypatch.setenv("ALLOOP_DEBUG", "off")
+    _check(alloop("run", tmp_path / "nothing.yaml"), 2, "there is no file")
+    for word in ("1", "true", "yes"):
+        monkeypatch.setenv("ALLOOP_DEBUG", word)
+        with pytest.raises(ConfigError, match="there is no file"):
+            alloop("run", tmp_path / "nothing.yaml")
