@@ -16,13 +16,18 @@ from alloop.device import resolve_device
 from alloop.posterior.run import one_thread
 from alloop.training.captured import maker_for
 from alloop.training.fixed_shape import FixedShapeGradient, Gradient
+from benchmarks import peer_nequip
 from benchmarks.harness import Aim, Options, Row, Times, answer, compare, counted, interleaved, not_measured
-from benchmarks.step import BATCH, GEMM_SIZE, MODEL, floor, gemm
+from benchmarks.sampler import contestants
+from benchmarks.step import BATCH, GEMM_SIZE, GPU_AIM, MODEL, beside_peer, floor, gemm, peer_step
 from benchmarks.systems import frames_of, problem
 
-TITLE = "gradient as a graph, launches, FLOP floor and chains, on a GPU (P1 to P3)"
+TITLE = "gradient as a graph, launches, FLOP floor and chains, on a GPU (P1 to P4)"
 SEED = 1
 LARGE_GEMM = 4096
+BESIDE_NEQUIP = Aim(1 / 30, GPU_AIM)
+SHARE = Aim(0.03, "<= 0.03 of the step")
+UPDATE = "8 chains: update / whole step"
 CHAINS = {8: Aim(2.0, "<= 2"), 32: Aim(0.2 * 32, "<= 6.4 (0.2 x 32)")}
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
 NO_CUDA = "no CUDA device: not yet measured"
@@ -38,14 +43,16 @@ def run(options: Options) -> dict[str, Any]:
     with one_thread():
         for molecule in MOLECULES[:1] if options.quick else MOLECULES:
             rows += _steps(molecule, device, options)
-        rows += _chains(device, options)
+        rows += [*_chains(device, options), _share(device, options)]
     return answer("gpu", SEED, rows, options)
 
 
 def _nowhere() -> list[Row]:
-    names = [f"{molecule}: {what}" for molecule in MOLECULES for what in ("graph / eager", "launches", "graph / FLOP floor")]
-    rows = [not_measured(name, None, NO_CUDA) for name in names]
-    return rows + [not_measured(f"{count} chains / one chain", aim.words, NO_CUDA) for count, aim in CHAINS.items()]
+    parts: dict[str, str | None] = {"graph / nequip eager": BESIDE_NEQUIP.words}
+    parts |= dict.fromkeys(("graph / eager", "launches", "graph / FLOP floor"))
+    aims = {f"{molecule}: {part}": aim for molecule in MOLECULES for part, aim in parts.items()}
+    aims |= {f"{count} chains / one chain": aim.words for count, aim in CHAINS.items()} | {UPDATE: SHARE.words}
+    return [not_measured(name, aim, NO_CUDA) for name, aim in aims.items()]
 
 
 def _steps(molecule: str, device: torch.device, options: Options) -> list[Row]:
@@ -56,49 +63,62 @@ def _steps(molecule: str, device: torch.device, options: Options) -> list[Row]:
         eager(*arguments)
     graph = FixedShapeGradient(eager, maker_for(device) or _as_listed)
     graph(*arguments)
-    contestants = {"eager": lambda: eager(*arguments), "graph": lambda: graph(*arguments), "gemm": gemm(large, device)}
-    times = _timed(contestants, device, options)
-    refused = "; ".join(graph.refused.values()) or None
+    calls: dict[str, Callable[[], object]] = {
+        "eager": lambda: eager(*arguments),
+        "graph": lambda: graph(*arguments),
+        "gemm": gemm(large, device),
+    }
+    if peer_nequip.is_installed():
+        calls["peer"] = peer_step(task)
+    times = _timed(calls, device, options)
+    refused = "; ".join(graph.refused.values())
     return [
-        compare(f"{molecule}: graph / eager", times["graph"], times["eager"], None, reason=refused),
-        _launched(molecule, contestants, device),
+        beside_peer(f"{molecule}: graph / nequip eager", "graph", times, BESIDE_NEQUIP, refused),
+        compare(f"{molecule}: graph / eager", times["graph"], times["eager"], None, reason=refused or None),
+        _launched(molecule, calls, device),
         floor(molecule, "graph", times, counter.get_total_flops(), large),
     ]
 
 
 def _chains(device: torch.device, options: Options) -> list[Row]:
     """One gradient of many chains over one gradient of one chain."""
-    contestants: dict[str, Callable[[], object]] = {}
+    calls: dict[str, Callable[[], object]] = {}
     counts = [count for count in CHAINS if count <= 8 or not options.quick]
     for count in (1, *counts):
         frames, model = frames_of("ethanol", SEED, options.data), options.model(ModelConfig())
         task = problem(frames, model, chains=count, batch=BATCH, seed=SEED, device=device)
         gradient = FixedShapeGradient(task.objective.gradient, maker_for(device) or _as_listed)
         arguments = (task.parameters, task.indices)
-        contestants[f"{count}"] = lambda gradient=gradient, arguments=arguments: gradient(*arguments)
-    times = _timed(contestants, device, options)
+        calls[f"{count}"] = lambda gradient=gradient, arguments=arguments: gradient(*arguments)
+    times = _timed(calls, device, options)
     return [compare(f"{count} chains / one chain", times[f"{count}"], times["1"], CHAINS[count]) for count in counts]
+
+
+def _share(device: torch.device, options: Options) -> Row:
+    calls, _ = contestants(8, options, device)
+    times = _timed({name: calls[name] for name in ("update", "step")}, device, options)
+    return compare(UPDATE, times["update"], times["step"], SHARE)
 
 
 def _as_listed(operations: Gradient, arguments: tuple[Tensor, ...]) -> Gradient:
     return operations
 
 
-def _timed(contestants: dict[str, Callable[[], object]], device: torch.device, options: Options) -> Times:
+def _timed(calls: dict[str, Callable[[], object]], device: torch.device, options: Options) -> Times:
     def waited_for(call: Callable[[], object]) -> Callable[[], object]:
         return lambda: (call(), torch.cuda.synchronize(device))
 
     if device.type == "cuda":
-        contestants = {name: waited_for(call) for name, call in contestants.items()}
-    return interleaved(contestants, pairs=options.pairs)
+        calls = {name: waited_for(call) for name, call in calls.items()}
+    return interleaved(calls, pairs=options.pairs)
 
 
-def _launched(molecule: str, contestants: dict[str, Callable[[], object]], device: torch.device) -> Row:
+def _launched(molecule: str, calls: dict[str, Callable[[], object]], device: torch.device) -> Row:
     """What the host hands to the device in one gradient: kernels, copies, graphs."""
     name = f"{molecule}: launches"
     if device.type != "cuda":
         return not_measured(name, None, NO_CUDA)
-    return counted(name, _launches(contestants["graph"]), _launches(contestants["eager"]), "launches")
+    return counted(name, _launches(calls["graph"]), _launches(calls["eager"]), "launches")
 
 
 def _launches(call: Callable[[], object]) -> int:

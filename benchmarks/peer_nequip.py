@@ -24,18 +24,18 @@ def training_step(problem: Problem) -> tuple[Callable[[], object], int]:
     """
     from nequip.data import AtomicDataDict, compute_neighborlist_, from_dict  # pyright: ignore[reportMissingImports]
 
-    config = problem.potential.config
+    config, device = problem.potential.config, problem.objective.device
     picked = [problem.labeled[index] for index in problem.indices[0].tolist()]
     species = list(problem.potential.scaling.species)
     default = torch.get_default_dtype()
     try:
         model = _model(config, len(species), problem.potential.scaling.average_neighbors)
         frames = [compute_neighborlist_(from_dict(_arrays(item, species)), r_max=config.cutoff_angstrom) for item in picked]
-        batch = AtomicDataDict.batched_from_list(frames)
+        batch = {name: value.to(device) for name, value in AtomicDataDict.batched_from_list(frames).items()}
     finally:
         torch.set_default_dtype(default)
-    energies, forces = _targets(picked)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    energies, forces = (each.to(device) for each in _targets(picked))
+    parameters = [parameter for parameter in model.to(device).parameters() if parameter.requires_grad]
 
     def step() -> object:
         out = model(dict(batch))

@@ -4,6 +4,7 @@ Both update [K, P] in float32. Adam writes two moments and draws nothing; the sa
 kinetic diagnostic. The noise alone is told too: no update that draws it can be faster. A whole step is gradient, update, guard.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from alloop.config import ModelConfig, PosteriorConfig
 from alloop.posterior.chains import Chains
 from alloop.posterior.kernel import Pace, gaussian_noise
 from alloop.posterior.run import one_thread
+from alloop.training.captured import maker_for
 from benchmarks.harness import Aim, Options, Row, answer, compare, interleaved, needs_gpu
 from benchmarks.systems import frames_of, problem
 
@@ -35,8 +37,19 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _rows(count: int, options: Options) -> list[Row]:
+    calls, size = contestants(count, options, torch.device("cpu"))
+    times = interleaved(calls, pairs=options.pairs)
+    return [
+        compare(f"{size}: update / fused Adam", times["update"], times["adam"], BESIDE_ADAM),
+        compare(f"{size}: noise alone / fused Adam", times["noise"], times["adam"], None),
+        compare(f"{size}: update / whole step", times["update"], times["step"], SHARE),
+    ]
+
+
+def contestants(count: int, options: Options, device: torch.device) -> tuple[dict[str, Callable[[], object]], str]:
+    """The update of so many chains, Adam's, the whole step, and the noise alone; and how many parameters they are of."""
     frames, model = frames_of("ethanol", SEED, options.data), options.model(ModelConfig())
-    task = problem(frames, model, chains=count, batch=BATCH, seed=SEED)
+    task = problem(frames, model, chains=count, batch=BATCH, seed=SEED, device=device, make=maker_for(device))
     chains = Chains(task.objective, PosteriorConfig(), tuple(range(count)), seed=SEED, round=0)
     likelihood = task.objective.gradient(task.parameters, task.indices)[0]
     running = chains.start(task.parameters)
@@ -54,12 +67,5 @@ def _rows(count: int, options: Options) -> list[Row]:
     def noise() -> object:
         return gaussian_noise(likelihood, chains.generators)
 
-    times = interleaved(
-        {"update": update, "adam": adam.step, "step": lambda: chains.advance(running), "noise": noise}, pairs=options.pairs
-    )
-    size = f"{count} x {task.potential.n_parameters}"
-    return [
-        compare(f"{size}: update / fused Adam", times["update"], times["adam"], BESIDE_ADAM),
-        compare(f"{size}: noise alone / fused Adam", times["noise"], times["adam"], None),
-        compare(f"{size}: update / whole step", times["update"], times["step"], SHARE),
-    ]
+    calls = {"update": update, "adam": adam.step, "step": lambda: chains.advance(running), "noise": noise}
+    return calls, f"{count} x {task.potential.n_parameters}"

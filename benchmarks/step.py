@@ -48,7 +48,7 @@ def _rows(molecule: str, options: Options) -> list[Row]:
         gradient(parameters, indices)
     contestants: dict[str, Callable[[], object]] = {"eager": lambda: gradient(parameters, indices), "gemm": gemm(GEMM_SIZE)}
     if peer_nequip.is_installed():
-        contestants["peer"] = _peer(task)
+        contestants["peer"] = peer_step(task)
     refused = "not asked for: takes minutes, give --compile"
     if options.compile:
         program = FixedShapeGradient(gradient, compiled)
@@ -58,15 +58,15 @@ def _rows(molecule: str, options: Options) -> list[Row]:
             contestants["compiled"] = lambda: program(parameters, indices)
     times = interleaved(contestants, pairs=options.pairs)
     rows = [
-        _beside_peer(f"{molecule}: eager / nequip eager", "eager", times, EAGER[molecule], ""),
-        _beside_peer(f"{molecule}: compiled / nequip eager", "compiled", times, COMPILED[molecule], refused),
+        beside_peer(f"{molecule}: eager / nequip eager", "eager", times, EAGER[molecule], ""),
+        beside_peer(f"{molecule}: compiled / nequip eager", "compiled", times, COMPILED[molecule], refused),
     ]
     return rows + [
         floor(molecule, mode, times, counter.get_total_flops(), GEMM_SIZE) for mode in ("eager", "compiled") if mode in times
     ]
 
 
-def _peer(task: Problem) -> Callable[[], object]:
+def peer_step(task: Problem) -> Callable[[], object]:
     step, paths = peer_nequip.training_step(task)
     ours = sum(len(layer.paths) for layer in task.potential.layers)
     if paths != ours:
@@ -74,7 +74,7 @@ def _peer(task: Problem) -> Callable[[], object]:
     return step
 
 
-def _beside_peer(name: str, mode: str, times: Times, aim: Aim, refused: str) -> Row:
+def beside_peer(name: str, mode: str, times: Times, aim: Aim, refused: str) -> Row:
     if mode not in times:
         return not_measured(name, aim.words, refused)
     if "peer" not in times:

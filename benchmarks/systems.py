@@ -12,6 +12,7 @@ from alloop.model.reference_energies import fit_scaling
 from alloop.rng import numpy_stream, stream_seed
 from alloop.structures.convert import read_structures
 from alloop.structures.structure import Structure
+from alloop.training.fixed_shape import Maker
 from alloop.training.objective import Objective
 from alloop.training.training_set import LabeledStructure
 from benchmarks.frames import Frames, rmd17, rmd17_file
@@ -65,6 +66,7 @@ def problem(
     batch: int,
     seed: int,
     device: torch.device | str = "cpu",
+    make: Maker | None = None,
 ) -> Problem:
     """`chains` networks, each with a minibatch of `batch` of the labels; the same numbers on every `device`."""
     structures = [item.structure for item in labeled]
@@ -75,4 +77,4 @@ def problem(
     # The last weights start at zero, which would hide what is behind them from a comparison of gradients.
     parameters = parameters + 0.1 * torch.stack([torch.randn(potential.n_parameters, generator=each) for each in generators])
     indices = torch.stack([torch.randperm(len(labeled), generator=each)[:batch] for each in generators])
-    return Problem(Objective(potential, labeled, device=device), labeled, parameters.to(device), indices.to(device))
+    return Problem(Objective(potential, labeled, device=device, make=make), labeled, parameters.to(device), indices.to(device))
