@@ -37,13 +37,15 @@ class FixedShapeGradient:
         """See `Objective.gradient`. Memory that runs out is no refusal: it is raised, so that less is tried."""
         shapes = tuple(tuple(each.shape) for each in arguments)
         if shapes not in self._programs:
-            self._programs[shapes] = self._program(shapes, arguments)
+            eager = self._eager(*arguments)
+            if not all(bool(each.isfinite().all()) for each in eager):
+                return eager  # of a chain that explodes: nothing can be compared with it
+            self._programs[shapes] = self._program(shapes, arguments, eager)
         with torch.no_grad():
             return self._programs[shapes](*arguments)
 
-    def _program(self, shapes: Shapes, arguments: tuple[Tensor, ...]) -> Gradient:
-        """What the maker made if it could and it is right, else the eager gradient."""
-        eager = self._eager(*arguments)
+    def _program(self, shapes: Shapes, arguments: tuple[Tensor, ...], eager: tuple[Tensor, Tensor]) -> Gradient:
+        """What the maker made if it could and it is right, as the `eager` gradient is, else the latter."""
         try:
             program = self.make(traced(self.gradient, *arguments), tuple(each.detach() for each in arguments))
             with torch.no_grad():
@@ -74,7 +76,9 @@ def traced(gradient: Gradient, *arguments: Tensor) -> GraphModule:
     def traceable(*arguments: Tensor) -> tuple[Tensor, Tensor]:
         return gradient(*arguments)  # tracing counts arguments, and would count the `self` of a method
 
-    operations = make_fx(traceable)(*(each.detach() for each in arguments))
+    # On a GPU autograd works in a thread of its own, which tracing would not see.
+    with torch.autograd.set_multithreading_enabled(False), torch.enable_grad():
+        operations = make_fx(traceable)(*(each.detach() for each in arguments))
     operations.graph.eliminate_dead_code()
     operations.recompile()
     return operations

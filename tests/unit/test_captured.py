@@ -156,6 +156,18 @@ def test_memory_that_runs_out_makes_smaller_programs_and_is_no_refusal():
     assert {shapes[1] for shapes in short.programs._programs} == {(2, 1)}
 
 
+def test_a_chain_that_explodes_on_the_first_minibatch_refuses_nothing():
+    program = objective("molecules", SMALLEST, make=as_traced)
+    parameters, indices = arguments(program)
+    exploded = torch.cat([parameters[:1], torch.full_like(parameters[1:], torch.nan)])
+    assert not bool(program.gradient(exploded, indices)[0].isfinite().all())
+    eager = objective("molecules", SMALLEST).gradient(parameters, indices)
+    assert all(torch.equal(*pair) for pair in zip(program.gradient(parameters, indices), eager, strict=True))
+    assert program.programs is not None
+    assert program.programs.refused == {}
+    assert len(program.programs._programs) == 1
+
+
 def test_memory_that_is_never_enough_says_what_to_do():
     def make(operations, arguments):
         raise torch.OutOfMemoryError("CUDA out of memory")
