@@ -1,7 +1,7 @@
 """What a GPU is for, on one: the gradient as a CUDA graph beside eager, its launches, its FLOP floor, and chains as an axis.
 
 Times are of whole calls with the device waited for. Without a CUDA device every row waits for one; `--quick` runs the miniature
-anyway, with the list of operations in the place of the graph.
+anyway, with the `list` of operations in the place of the graph.
 """
 
 from collections.abc import Callable
@@ -63,20 +63,22 @@ def _steps(molecule: str, device: torch.device, options: Options) -> list[Row]:
         eager(*arguments)
     graph = FixedShapeGradient(eager, maker_for(device) or _as_listed)
     graph(*arguments)
+    if graph.refused:
+        return [not_measured(f"{molecule}: graph", BESIDE_NEQUIP.words, "; ".join(graph.refused.values()))]
+    made = "graph" if device.type == "cuda" else "list"
     calls: dict[str, Callable[[], object]] = {
         "eager": lambda: eager(*arguments),
-        "graph": lambda: graph(*arguments),
+        made: lambda: graph(*arguments),
         "gemm": gemm(large, device),
     }
     if peer_nequip.is_installed():
         calls["peer"] = peer_step(task)
     times = _timed(calls, device, options)
-    refused = "; ".join(graph.refused.values())
     return [
-        beside_peer(f"{molecule}: graph / nequip eager", "graph", times, BESIDE_NEQUIP, refused),
-        compare(f"{molecule}: graph / eager", times["graph"], times["eager"], None, reason=refused or None),
+        beside_peer(f"{molecule}: {made} / nequip eager", made, times, BESIDE_NEQUIP, ""),
+        compare(f"{molecule}: {made} / eager", times[made], times["eager"], None),
         _launched(molecule, calls, device),
-        floor(molecule, "graph", times, counter.get_total_flops(), large),
+        floor(molecule, made, times, counter.get_total_flops(), large),
     ]
 
 
