@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from alloop.errors import RegistryError
 from alloop.registry.holders import this_process
@@ -22,7 +23,8 @@ def held(registry: Registry, campaign: str, settings: Settings) -> Iterator[None
     renewal = _Renewal(registry, campaign, token, settings)
     renewal.start()
     try:
-        yield
+        with _heard(renewal):
+            yield
     except KeyboardInterrupt:
         if renewal.lost is not None:
             raise renewal.lost from None
@@ -31,6 +33,19 @@ def held(registry: Registry, campaign: str, settings: Settings) -> Iterator[None
         renewal.stop()
         if renewal.lost is None:
             registry.release_campaign(campaign, token)
+
+
+@contextmanager
+def _heard(renewal: "_Renewal") -> Iterator[None]:
+    """Where ctrl-C is ignored, as in what a script starts in the background, a lost lease must be heard all the same."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, renewal.interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Renewal(threading.Thread):
@@ -50,6 +65,11 @@ class _Renewal(threading.Thread):
                 self.lost = error
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes it from a wait, too
                 return
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """A signal handler: ctrl-C is ignored, a lost lease is not."""
+        if self.lost is not None:
+            raise KeyboardInterrupt
 
     def stop(self) -> None:
         self._stopped.set()

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from alloop.proposals.proposal import Proposal, Strategy
 from alloop.registry.registry import Registry
 from alloop.structures.structure import Structure
 from alloop.training.training_set import Purpose
+
+# Started in the background by a script, pytest ignores ctrl-C, and so would every process that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 POSTGRES_VARIABLE = "ALLOOP_TEST_POSTGRES_URL"
 

@@ -192,13 +192,13 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
-def _kill_and_go_on(file: Path, kills: int, seed: int, environment: dict[str, str]) -> None:
+def _kill_and_go_on(file: Path, kills: int, seed: int, environment: dict[str, str], longest: float = 3.0) -> None:
     """Kill `alloop run` at random moments of its work, each time with everything it started gone, then let it end."""
     moments = random.Random(seed)
     for _ in range(kills):
         process = _start("run", file, environment)
         _hold(file, process)
-        time.sleep(moments.uniform(0.0, 6.0))
+        time.sleep(moments.uniform(0.0, longest))
         below = _descendants(process.pid)
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -223,9 +223,9 @@ def test_by_the_round_interrupted_and_killed_it_ends_as_if_nothing_had_happened(
     with _registry(file) as registry:
         assert registry.retraining_due("p4")
         assert registry.posterior("p4") is None
-    first = _start("run", file, server)
-    _hold(file, first)
-    second = _start("run", file, server)
+    both = [_start("run", file, server) for _ in range(2)]
+    _wait_until(lambda: any(each.poll() is not None for each in both), 60, "two ran at once")
+    second, first = sorted(both, key=lambda each: each.poll() is None)
     _, said = second.communicate(timeout=60)
     assert second.returncode == 6, said
     assert f"process {first.pid} on" in said
@@ -236,7 +236,7 @@ def test_by_the_round_interrupted_and_killed_it_ends_as_if_nothing_had_happened(
     with _registry(file) as registry:
         assert registry.campaign("p4").holder is None
         assert registry.label_counts("p4")[LabelStatus.LEASED] == 0
-    _kill_and_go_on(file, kills=2, seed=5, environment=server)
+    _kill_and_go_on(file, kills=2, seed=5, environment=server, longest=1.5)
     _check_each_label_once(file)
     assert _outcome(file) == _outcome(undisturbed[0])
 

@@ -112,7 +112,7 @@ def test_interrupted_it_gives_its_leases_back(campaign: Path) -> None:
     interrupted = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
-    assert time.monotonic() - interrupted < 5
+    assert time.monotonic() - interrupted < 15
     assert process.returncode == 130
     assert "stopped; run again to go on" in said
     with _registry(campaign) as registry:

@@ -2,10 +2,12 @@
 
 import io
 import logging
+import signal
 import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -99,7 +101,8 @@ def test_a_held_campaign_is_busy_for_others(registry: Registry) -> None:
     assert registry.campaign("water").holder is None
 
 
-def test_a_hold_that_is_lost_ends_the_work(registry: Registry, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+def test_a_hold_that_is_lost_ends_the_work(registry: Registry, tmp_path: Path, ctrl_c: Any) -> None:
     def work_while_another_takes_over() -> None:
         with held(registry, "water", QUICK):
             with sqlite3.connect(tmp_path / "water.db") as database:
@@ -107,9 +110,13 @@ def test_a_hold_that_is_lost_ends_the_work(registry: Registry, tmp_path: Path) -
             database.close()
             time.sleep(30)
 
-    started = time.monotonic()
-    with pytest.raises(StaleLeaseError, match="another process"):
-        work_while_another_takes_over()
+    started, before = time.monotonic(), signal.signal(signal.SIGINT, ctrl_c)
+    try:
+        with pytest.raises(StaleLeaseError, match="another process"):
+            work_while_another_takes_over()
+        assert signal.getsignal(signal.SIGINT) is ctrl_c
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - started < 10
 
 
