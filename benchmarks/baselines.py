@@ -19,9 +19,9 @@ from alloop.committee.assess import assess
 from alloop.committee.calibration import fit_calibration
 from alloop.committee.committee import Committee
 from alloop.committee.evaluation import EvaluationArrays
-from alloop.config import ModelConfig, PosteriorConfig
 from alloop.posterior.run import PosteriorDraws, SamplingJob, sample_posterior
 from alloop.rng import numpy_stream
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 from benchmarks.frames import ethanol
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from alloop.config import ModelConfig
 from alloop.posterior.chunk import SIZES, chains_at_once
 from alloop.posterior.run import one_thread
+from alloop.sections import ModelConfig
 from benchmarks.harness import Aim, Options, Row, answer, compare, interleaved, needs_gpu
 from benchmarks.systems import Problem, frames_of, problem
 

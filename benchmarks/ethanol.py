@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alloop.committee.committee import Committee
-from alloop.config import ModelConfig, PosteriorConfig
 from alloop.digests import digest_json
 from alloop.files import write_atomically
 from alloop.posterior.run import SamplingJob, sample_posterior
 from alloop.posterior.sample import PosteriorSample
 from alloop.registry.posteriors import parameters_file, read_parameters
 from alloop.rng import numpy_stream, stream_seed
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.training.training_set import TrainingSet
 from benchmarks.frames import Frames
 

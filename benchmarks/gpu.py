@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from alloop.config import ModelConfig
 from alloop.device import resolve_device
 from alloop.posterior.run import one_thread
+from alloop.sections import ModelConfig
 from alloop.training.captured import maker_for
 from alloop.training.fixed_shape import FixedShapeGradient, Gradient
 from benchmarks import peer_nequip

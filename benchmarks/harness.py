@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from alloop.config import ModelConfig
+from alloop.sections import ModelConfig
 
 ROOT = Path(__file__).parents[1]
 PAIRS, QUICK_PAIRS = 15, 2

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from alloop.config import ModelConfig
+from alloop.sections import ModelConfig
 from alloop.training.training_set import LabeledStructure
 from benchmarks.systems import Problem
 

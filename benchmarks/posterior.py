@@ -20,13 +20,13 @@ from alloop.committee.calibration import CalibrationMap
 from alloop.committee.committee import Committee
 from alloop.committee.evaluation import EvaluationArrays
 from alloop.committee.metrics import Metrics
-from alloop.config import ModelConfig, PosteriorConfig
 from alloop.device import resolve_device
 from alloop.digests import digest_json
 from alloop.errors import InputError
 from alloop.files import write_atomically
 from alloop.posterior.run import PosteriorDraws, SamplingJob, SamplingProgress, sample_posterior
 from alloop.posterior.schedules import Schedule
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 from alloop.units import EV_PER_KCAL_PER_MOL
 from benchmarks.frames import Frames, rmd17, rmd17_file

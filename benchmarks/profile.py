@@ -10,8 +10,8 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-from alloop.config import ModelConfig
 from alloop.posterior.run import one_thread
+from alloop.sections import ModelConfig
 from benchmarks import step
 from benchmarks.harness import Options, Row, answer
 from benchmarks.systems import frames_of, problem

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from alloop.config import ModelConfig, PosteriorConfig
 from alloop.posterior.chains import Chains
 from alloop.posterior.kernel import Pace, gaussian_noise
 from alloop.posterior.run import one_thread
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.training.captured import maker_for
 from benchmarks.harness import Aim, Options, Row, answer, compare, interleaved, needs_gpu
 from benchmarks.systems import frames_of, problem

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from alloop.config import ModelConfig
 from alloop.posterior.run import one_thread
+from alloop.sections import ModelConfig
 from alloop.training.compiled import compiled
 from alloop.training.fixed_shape import FixedShapeGradient
 from benchmarks import peer_nequip

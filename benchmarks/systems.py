@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alloop.config import ModelConfig
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import fit_scaling
 from alloop.rng import numpy_stream, stream_seed
+from alloop.sections import ModelConfig
 from alloop.structures.convert import read_structures
 from alloop.structures.structure import Structure
 from alloop.training.fixed_shape import Maker

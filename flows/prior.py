@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from alloop.config import CampaignConfig, PriorConfig
+from alloop.config import CampaignConfig
 from alloop.errors import NotFoundError, nearest
 from alloop.labels.level_of_theory import SHORT_NAMES
 from alloop.posterior.prior import LearnedPrior, refuse_other_model
 from alloop.registry.records import PosteriorRecord
 from alloop.registry.registry import Registry
+from alloop.sections import PriorConfig
 from alloop.structures.structure import Structure
 from flows.wiring import CampaignRef, open_registry
 

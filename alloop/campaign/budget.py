@@ -1,7 +1,7 @@
 """Caps: when a campaign has spent enough, and how many labels the next batch may have."""
 
 from alloop.campaign.state import Spending, StopReason
-from alloop.config import StopConfig
+from alloop.sections import StopConfig
 
 
 def cap_reached(spending: Spending, stop: StopConfig) -> StopReason | None:

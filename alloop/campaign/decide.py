@@ -17,9 +17,9 @@ from scipy import stats
 from alloop.campaign.budget import cap_reached
 from alloop.campaign.plateau import CONFIDENCE, Change, changes, flat_streak, probe_q95
 from alloop.campaign.state import Decision, RoundReport, Spending, StopReason
-from alloop.config import StopConfig
 from alloop.posterior.health import shown
 from alloop.proposals.probe_report import Probe
+from alloop.sections import StopConfig
 
 _CAP_ADVICE = {
     StopReason.CAP_ROUNDS: ("rounds", "max_rounds"),

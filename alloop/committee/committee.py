@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alloop.committee.evaluation import EvaluationArrays
-from alloop.config import ModelConfig
 from alloop.model.potential import Potential, Prediction
 from alloop.model.reference_energies import Scaling
 from alloop.posterior.sample import PosteriorSample
+from alloop.sections import ModelConfig
 from alloop.structures.batch import StructureBatch
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure

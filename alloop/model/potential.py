@@ -8,12 +8,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from alloop.config import ModelConfig
 from alloop.model.covariance import log_shape, shape_basis, shape_matrix
 from alloop.model.fields import Irrep, ParameterLayout, Path, hidden_irreps, scalar
 from alloop.model.interaction import SILU_SCALE, Edges, Features, Gather, Interaction, Packed, Views, clebsch_gordan, linear
 from alloop.model.radial import bessel_basis, polynomial_cutoff
 from alloop.model.reference_energies import Scaling
+from alloop.sections import ModelConfig
 from alloop.structures.batch import StructureBatch
 
 LOG_SIGMA_RANGE = (-7.0, 3.0)  # of noise in normalised units; inside the density, so that the sampler stays consistent

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alloop.config import PosteriorConfig
 from alloop.model.potential import Potential
 from alloop.posterior.adam import adam_step
 from alloop.posterior.baoa import BAOA
@@ -27,6 +26,7 @@ from alloop.posterior.sghmc import SGHMC
 from alloop.posterior.sgld import SGLD
 from alloop.posterior.step_size import GRADIENTS, StepMeasurement, largest_step, measure
 from alloop.rng import stream_seed
+from alloop.sections import PosteriorConfig
 from alloop.training.objective import Objective
 
 PROBED_STRUCTURES = 8

@@ -4,7 +4,6 @@ Gal and Ghahramani 2016 read the spread of such members as that of an approximat
 once, so that a committee is one function of the positions and dynamics on it keeps its energy.
 """
 
-from alloop.config import PosteriorConfig
 from alloop.posterior.health import SamplerHealth
 from alloop.posterior.masks import ChannelMasks
 from alloop.posterior.members import MemberDraws, put_together
@@ -12,6 +11,7 @@ from alloop.posterior.methods import Task
 from alloop.posterior.resumable import Keeping
 from alloop.posterior.sample import PosteriorSample
 from alloop.posterior.trainer import Trainer, train
+from alloop.sections import PosteriorConfig
 
 
 class Dropout:

@@ -1,12 +1,12 @@
 """The method ensemble: K networks trained alike from different starts and on minibatches of their own (`trainer`)."""
 
-from alloop.config import PosteriorConfig
 from alloop.posterior.health import SamplerHealth
 from alloop.posterior.members import MemberDraws, put_together
 from alloop.posterior.methods import Task
 from alloop.posterior.resumable import Keeping
 from alloop.posterior.sample import PosteriorSample
 from alloop.posterior.trainer import Trainer, train
+from alloop.sections import PosteriorConfig
 
 
 class Ensemble:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alloop.config import PosteriorConfig
 from alloop.model.covariance import whitened
 from alloop.model.potential import Potential
 from alloop.posterior.health import SamplerHealth
@@ -27,6 +26,7 @@ from alloop.posterior.resumable import Keeping
 from alloop.posterior.sample import PosteriorSample
 from alloop.posterior.trainer import EVALUATIONS_AT_ONCE, Trainer, train
 from alloop.rng import stream_seed
+from alloop.sections import PosteriorConfig
 from alloop.training.objective import Objective
 
 LAYER = "readout.1"

@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alloop.config import PosteriorConfig
 from alloop.model.potential import Potential
 from alloop.posterior.health import SamplerHealth
 from alloop.posterior.prior import Prior
 from alloop.posterior.resumable import Keeping
 from alloop.posterior.sample import PosteriorSample
 from alloop.posterior.schedules import Schedule
+from alloop.sections import PosteriorConfig
 from alloop.training.training_set import LabeledStructure
 
 

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alloop.config import ModelConfig, config_changes
+from alloop.config import config_changes
 from alloop.digests import digest_json
 from alloop.errors import InputError
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import Scaling, with_references_of
 from alloop.posterior.sample import PosteriorSample
+from alloop.sections import ModelConfig
 from alloop.structures.batch import StructureBatch
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure

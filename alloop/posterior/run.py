@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from alloop.config import ModelConfig, PosteriorConfig
 from alloop.device import resolve_device
 from alloop.digests import digest_json
 from alloop.errors import AlloopError
@@ -31,6 +30,7 @@ from alloop.posterior.sample import PosteriorSample
 from alloop.posterior.sampler import Sampler
 from alloop.posterior.schedules import Schedule
 from alloop.processes import die_with_parent
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.training.objective import Objective
 from alloop.training.training_set import TrainingSet
 

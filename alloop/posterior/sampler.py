@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from alloop.config import PosteriorConfig
 from alloop.errors import AlloopError
 from alloop.posterior.chains import ChainDraws, Chains, run_chains, run_trunk
 from alloop.posterior.diagnostics import drift, effective_sample_size, has_converged, on_plateau, r_hat
@@ -13,6 +12,7 @@ from alloop.posterior.resumable import Keeping
 from alloop.posterior.sample import PosteriorSample
 from alloop.posterior.schedules import Schedule
 from alloop.posterior.sghmc import variance_inflation
+from alloop.sections import PosteriorConfig
 from alloop.training.captured import maker_for
 from alloop.training.objective import Objective
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from alloop.config import PosteriorConfig
+from alloop.sections import PosteriorConfig
 
 RAMP_IN_STEPS = 50
 AUTO_START = 1e-3  # gamma before it is measured, of released code

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from alloop.committee.committee import Committee
 from alloop.committee.disagreement import force_variance
-from alloop.config import ProposalConfig
 from alloop.rng import numpy_stream
+from alloop.sections import ProposalConfig
 from alloop.structures.structure import Structure
 
 START_NOISE_ANGSTROM = 0.01

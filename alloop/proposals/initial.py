@@ -14,7 +14,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from alloop.config import InitialConfig
 from alloop.errors import StructureError
 from alloop.proposals.model_hessian import (
     STRETCH_HARTREE_PER_BOHR2,
@@ -26,6 +25,7 @@ from alloop.proposals.model_hessian import (
 from alloop.proposals.proposal import Proposal, Strategy
 from alloop.proposals.screen import screen_geometry
 from alloop.rng import numpy_stream
+from alloop.sections import InitialConfig
 from alloop.structures.bonds import pairs_within
 from alloop.structures.fingerprint import DuplicateIndex
 from alloop.structures.structure import Structure

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from alloop.committee.committee import Committee
-from alloop.config import ProposalConfig
 from alloop.proposals.adversarial import Attack, attack
 from alloop.proposals.dynamics import Trajectory
 from alloop.proposals.proposal import Proposal, Rejection, Strategy
 from alloop.proposals.screen import screen
 from alloop.proposals.select import select_diverse
 from alloop.rng import numpy_stream
+from alloop.sections import ProposalConfig
 from alloop.structures.structure import Structure
 from alloop.training.training_set import Purpose, TrainingSet
 

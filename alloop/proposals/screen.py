@@ -5,9 +5,9 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import pdist, squareform
 
-from alloop.config import ProposalConfig
 from alloop.errors import StructureError
 from alloop.proposals.proposal import Rejection
+from alloop.sections import ProposalConfig
 from alloop.structures.bonds import (
     BOND_SCALE,
     MAX_COORDINATE_ANGSTROM,

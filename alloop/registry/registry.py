@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from alloop.campaign.state import Decision, RoundReport, Spending
-from alloop.config import CampaignConfig, StopConfig
+from alloop.config import CampaignConfig
 from alloop.errors import StaleLeaseError
 from alloop.labels.label import Label, LabelFailure
 from alloop.labels.level_of_theory import LevelOfTheory
@@ -32,6 +32,7 @@ from alloop.registry.records import (
 )
 from alloop.registry.schema import prepare
 from alloop.registry.status import LabelStatus
+from alloop.sections import StopConfig
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 

@@ -6,13 +6,14 @@ from sqlalchemy import Integer, func, select, update
 from sqlalchemy.orm import Session
 
 from alloop.campaign.state import Decision, RoundReport, Spending
-from alloop.config import StopConfig, parse_config
+from alloop.config import parse_config
 from alloop.registry.campaigns import find_campaign
 from alloop.registry.clock import Now, as_datetime
 from alloop.registry.records import CostRecord, RoundRecord
 from alloop.registry.rows import change, insert_new
 from alloop.registry.status import OPEN_STATUSES, CampaignStatus, LabelStatus
 from alloop.registry.tables import AttemptRow, CostRow, LabelRow, ProposalRow, RoundRow
+from alloop.sections import StopConfig
 from alloop.training.training_set import Purpose
 
 

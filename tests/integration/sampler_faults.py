@@ -19,9 +19,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from alloop.config import ModelConfig, PosteriorConfig
 from alloop.posterior import run
 from alloop.posterior.run import SamplingJob, sample_posterior
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 

@@ -12,7 +12,7 @@ from alloop.committee.assess import assess
 from alloop.committee.calibration import fit_calibration
 from alloop.committee.committee import Committee, compare
 from alloop.committee.evaluation import EvaluationArrays, load_evaluation, save_evaluation
-from alloop.config import CampaignConfig, ModelConfig
+from alloop.config import CampaignConfig
 from alloop.errors import NotFoundError
 from alloop.labels.label import FailureKind, Label, LabelFailure
 from alloop.model.potential import Potential
@@ -26,6 +26,7 @@ from alloop.registry.registry import Registry
 from alloop.registry.status import LabelStatus
 from alloop.report.data import evaluation_path, gather
 from alloop.report.html import render_report
+from alloop.sections import ModelConfig
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose
 

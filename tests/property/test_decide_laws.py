@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from alloop.campaign.budget import cap_reached, labels_allowed
 from alloop.campaign.decide import clopper_pearson_lower, decide
 from alloop.campaign.state import RoundReport, Spending, StopReason
-from alloop.config import StopConfig
 from alloop.posterior.health import SamplerHealth
 from alloop.proposals.probe_report import Probe
+from alloop.sections import StopConfig
 
 
 def made_probe(sigmas, stable) -> Probe:

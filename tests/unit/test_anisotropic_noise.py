@@ -8,8 +8,8 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from alloop.committee.committee import Committee
-from alloop.config import ModelConfig, PosteriorConfig
 from alloop.posterior.run import SamplingJob, sample_posterior
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alloop.committee.committee import Committee
-from alloop.config import ModelConfig, PosteriorConfig, parse_config
+from alloop.config import parse_config
 from alloop.errors import AlloopError, ConfigError
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import Scaling
@@ -17,6 +17,7 @@ from alloop.posterior.methods import Task
 from alloop.posterior.prior import Prior
 from alloop.posterior.run import PosteriorStart, SamplingJob, sample_posterior
 from alloop.posterior.trainer import Trainer, held_out_split, total_log_likelihood
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.structures.structure import Structure
 from alloop.training.objective import Objective
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 
 from alloop.calculator import CommitteeCalculator
-from alloop.config import CampaignConfig, ModelConfig
+from alloop.config import CampaignConfig
 from alloop.errors import ConfigError, MachineError, NotFoundError, StructureError
 from alloop.labels.label import Label
 from alloop.model.potential import Potential
@@ -19,6 +19,7 @@ from alloop.model.reference_energies import fit_scaling
 from alloop.posterior.sample import PosteriorSample
 from alloop.registry.holders import this_process
 from alloop.registry.registry import Registry
+from alloop.sections import ModelConfig
 from alloop.structures.structure import Structure
 
 MODEL = ModelConfig(channels=8, layers=2, l_max=1, radial_hidden=(8,), readout_hidden=8, noise_hidden=(4,))

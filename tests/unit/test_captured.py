@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from alloop.config import ModelConfig, PosteriorConfig
 from alloop.errors import MachineError
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import fit_scaling
 from alloop.posterior.chains import Chains
 from alloop.posterior.run import SamplingJob, one_thread, sample_posterior
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.structures.structure import Structure
 from alloop.training.captured import Capture, maker_for
 from alloop.training.fixed_shape import TOLERANCE, traced

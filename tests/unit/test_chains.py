@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from alloop.config import ModelConfig, PosteriorConfig
 from alloop.errors import AlloopError
 from alloop.posterior.checkpoint import load_checkpoint, save_checkpoint
 from alloop.posterior.run import PosteriorStart, SamplingJob, sample_posterior
 from alloop.posterior.schedules import Phase, Schedule
 from alloop.rng import stream_seed
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.structures.structure import Structure
 from alloop.training.objective import Objective
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet

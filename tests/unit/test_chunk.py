@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from alloop.config import ModelConfig, PosteriorConfig
 from alloop.errors import ConfigError
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import fit_scaling
 from alloop.posterior.chunk import NAME, SIZES, chains_at_once
 from alloop.posterior.run import PosteriorDraws, SamplingJob, _chains_at_once, _scaling, sample_posterior
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.structures.structure import Structure
 from alloop.training.objective import Objective
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet

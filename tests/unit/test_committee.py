@@ -6,13 +6,13 @@ import torch
 from ase import units as ase_units
 
 from alloop.committee.committee import Committee
-from alloop.config import ModelConfig, PosteriorConfig, ProposalConfig
 from alloop.posterior.run import SamplingJob, sample_posterior
 from alloop.proposals.adversarial import attack
 from alloop.proposals.dynamics import run_dynamics
 from alloop.proposals.probe import probe
 from alloop.proposals.proposal import Rejection, Strategy
 from alloop.proposals.propose import ProposalTask, propose_batch
+from alloop.sections import ModelConfig, PosteriorConfig, ProposalConfig
 from alloop.structures.fingerprint import DuplicateIndex
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet

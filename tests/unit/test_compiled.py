@@ -5,8 +5,8 @@ import shutil
 import pytest
 import torch
 
-from alloop.config import ModelConfig
 from alloop.posterior.run import one_thread
+from alloop.sections import ModelConfig
 from alloop.training.compiled import compiled
 from alloop.training.fixed_shape import TOLERANCE, FixedShapeGradient, traced
 from alloop.training.objective import Objective

@@ -11,13 +11,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from alloop.config import ModelConfig, PosteriorConfig
 from alloop.posterior.baoa import BAOA
 from alloop.posterior.chains import Chains, Running, _parts
 from alloop.posterior.kernel import ChainState, Pace
 from alloop.posterior.run import SamplingJob, sample_posterior
 from alloop.posterior.sghmc import SGHMC
 from alloop.posterior.step_size import GRADIENTS
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.training.objective import Objective
 from alloop.training.training_set import TrainingSet
 from benchmarks.systems import Problem, frames_of, problem

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from alloop.config import ModelConfig
 from alloop.device import is_out_of_memory, resolve_device
 from alloop.errors import MachineError
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import fit_scaling
+from alloop.sections import ModelConfig
 from alloop.structures.structure import Structure
 from alloop.training.objective import Objective
 from alloop.training.training_set import LabeledStructure, Purpose

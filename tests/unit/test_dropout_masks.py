@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from alloop.config import ModelConfig
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import Scaling
 from alloop.posterior.masks import ChannelMasks
+from alloop.sections import ModelConfig
 from alloop.structures.batch import StructureBatch
 
 MODEL = ModelConfig(channels=4, layers=2, l_max=1, radial_hidden=(8,), readout_hidden=4, noise_hidden=(4,))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from alloop.config import ModelConfig
 from alloop.model.likelihood import Targets, log_likelihood
 from alloop.model.potential import LOG_SIGMA_RANGE, Potential
 from alloop.model.reference_energies import Scaling
+from alloop.sections import ModelConfig
 from alloop.structures.batch import StructureBatch
 from alloop.structures.structure import Structure
 

@@ -13,13 +13,14 @@ from torch.distributions import MultivariateNormal
 from alloop.committee.calibration import fit_calibration
 from alloop.committee.committee import Committee
 from alloop.committee.evaluation import EvaluationArrays, from_bytes, to_bytes
-from alloop.config import ModelConfig, PosteriorConfig, parse_config
+from alloop.config import parse_config
 from alloop.errors import ConfigError
 from alloop.model.covariance import SHAPE_BOUND, bounded_exp, log_shape, shape_matrix, whitened
 from alloop.model.likelihood import Targets, log_likelihood
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import Scaling
 from alloop.posterior.run import SamplingJob, sample_posterior
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.structures.batch import StructureBatch
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet

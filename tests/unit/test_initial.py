@@ -9,11 +9,11 @@ from ase.optimize import BFGS
 from scipy.stats import chi2
 from tblite.ase import TBLite
 
-from alloop.config import InitialConfig
 from alloop.errors import StructureError
 from alloop.proposals.initial import cell_sampler, initial_proposals, molecule_sampler
 from alloop.proposals.model_hessian import difference, force_field, hessian, internals
 from alloop.proposals.proposal import Strategy
+from alloop.sections import InitialConfig
 from alloop.structures.bonds import bonds
 from alloop.structures.fingerprint import DuplicateIndex
 from alloop.structures.structure import Structure

@@ -7,10 +7,10 @@ from math import ceil, comb
 import pytest
 import torch
 
-from alloop.config import ModelConfig
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import fit_scaling
 from alloop.posterior.minibatch import Minibatches
+from alloop.sections import ModelConfig
 from alloop.structures.structure import Structure
 from alloop.training.objective import Objective
 from alloop.training.training_set import LabeledStructure, Purpose

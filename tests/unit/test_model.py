@@ -6,12 +6,12 @@ import torch
 from ase.build import bulk, molecule
 from scipy.spatial.transform import Rotation
 
-from alloop.config import ModelConfig
 from alloop.model.fields import hidden_irreps, paths_between
 from alloop.model.interaction import Gather
 from alloop.model.likelihood import Targets, log_likelihood
 from alloop.model.potential import Potential, spherical_harmonics
 from alloop.model.reference_energies import Scaling, fit_scaling
+from alloop.sections import ModelConfig
 from alloop.structures.batch import StructureBatch
 from alloop.structures.neighbors import neighbor_table
 from alloop.structures.structure import Structure

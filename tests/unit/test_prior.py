@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from alloop.config import ModelConfig, PosteriorConfig
 from alloop.errors import InputError
 from alloop.model.reference_energies import fit_scaling
 from alloop.posterior.prior import LearnedPrior, Prior, refuse_other_model
 from alloop.posterior.run import PosteriorStart, SamplingJob, sample_posterior
 from alloop.posterior.sample import PosteriorSample
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 
