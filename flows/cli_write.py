@@ -37,6 +37,7 @@ def init(
     """Write NAME.yaml, the campaign file, and the structure beside it."""
     from alloop.config import load_config
     from alloop.labels.level_of_theory import SHORT_NAMES
+    from alloop.rng import stream_seed
     from labelers.catalog import availability
 
     target = Path(f"{name}.yaml")
@@ -48,6 +49,7 @@ def init(
     file, atoms = _start_structure(name, structure, smiles, length_unit, (charge, multiplicity))
     values = {
         "name": name,
+        "seed": stream_seed(0, name) % 2**31,
         "structure": json.dumps(file.as_posix(), ensure_ascii=False),
         "length_unit": f"\n  length_unit: {length_unit} # of the structure file" if length_unit else "",
         "total_charge": atoms.total_charge,

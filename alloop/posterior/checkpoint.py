@@ -13,10 +13,10 @@ from alloop.files import write_atomically
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write tensors and JSON-able `facts`; the file that was there becomes the previous generation."""
+    """Write tensors and JSON-able `facts`; the file that was there becomes the previous generation, if it is whole."""
     owned = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     content = safetensors.torch.save(owned, metadata={"facts": json.dumps(facts)})
-    if path.exists():
+    if _content(path) is not None:
         path.replace(_previous(path))
     write_atomically(path, digest_bytes(content).encode() + content)
 
@@ -24,13 +24,19 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The newest whole generation, or None. A file whose digest does not match is passed over."""
     for candidate in (path, _previous(path)):
-        if not candidate.exists():
-            continue
-        stored = candidate.read_bytes()
-        digest, content = stored[:DIGEST_LENGTH], stored[DIGEST_LENGTH:]
-        if digest_bytes(content).encode() == digest:
+        content = _content(candidate)
+        if content is not None:
             return safetensors.torch.load(content), _facts(content)
     return None
+
+
+def _content(path: Path) -> bytes | None:
+    """What the file holds, if it is there and whole."""
+    if not path.exists():
+        return None
+    stored = path.read_bytes()
+    digest, content = stored[:DIGEST_LENGTH], stored[DIGEST_LENGTH:]
+    return content if digest_bytes(content).encode() == digest else None
 
 
 def _facts(content: bytes) -> dict[str, Any]:

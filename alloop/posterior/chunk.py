@@ -61,9 +61,10 @@ def kept_or_measured(folder: Path, identity: str, objective: Objective, chains: 
 def _kept(path: Path, identity: str) -> int | None:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # not there, or not whole
+        size = held["chains_at_once"] if held["identity"] == identity else None
+    except (FileNotFoundError, ValueError, TypeError, KeyError):  # not there, not whole, or something else
         return None
-    return held["chains_at_once"] if held.get("identity") == identity else None
+    return size if isinstance(size, int) and size >= 1 else None
 
 
 def _seconds_a_chain(objective: Objective, sizes: list[int], batch_size: int) -> dict[int, list[float]]:

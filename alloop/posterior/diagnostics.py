@@ -88,6 +88,7 @@ def _split_r_hat(values: NDArray[np.float64]) -> float:
 
 
 def has_converged(r_hat_log_posterior: float, r_hat_forces: float, kinetic_temperature: float, temperature: float) -> bool:
-    """All three within their limits; NaN is not within any."""
-    small_step = kinetic_temperature <= KINETIC_LIMIT * temperature if temperature > 0 else True
+    """All three within their limits; NaN is not within any. A kinetic temperature far below means that it was not measured."""
+    low, high = temperature / KINETIC_LIMIT, KINETIC_LIMIT * temperature
+    small_step = low <= kinetic_temperature <= high if temperature > 0 else True
     return r_hat_log_posterior <= R_HAT_LIMIT and r_hat_forces <= R_HAT_LIMIT and small_step

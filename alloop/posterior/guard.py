@@ -51,8 +51,11 @@ def start_guard(parameters: Tensor) -> GuardState:
 
 
 def bad_steps(kinetic: Tensor, temperature: float) -> Tensor:
-    """`kinetic` [K] mean diagnostic of a step; True where it is NaN, infinite or exploded."""
-    limit = EXPLODED * temperature if temperature > 0.0 else float("inf")
+    """`kinetic` [K] mean diagnostic of a step; True where it is NaN, infinite or exploded.
+
+    Minibatch noise adds to the diagnostic whatever the temperature is: below one, in the ramp too, the limit is that of one.
+    """
+    limit = EXPLODED * max(temperature, 1.0) if temperature > 0.0 else float("inf")
     return ~((kinetic <= limit) & kinetic.isfinite())
 
 

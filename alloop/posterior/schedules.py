@@ -36,7 +36,7 @@ class Schedule:
     @property
     def check(self) -> int:
         """Where the step is measured a second time."""
-        return self.sampling_start + (self.config.sampling_steps + 1) // 2
+        return self.sampling_start + self.config.sampling_steps // 2
 
     @property
     def total(self) -> int:

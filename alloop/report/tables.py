@@ -73,7 +73,8 @@ def sampler(data: ReportData) -> Table:
             shown(each.report.health.r_hat_forces, 2),
             shown(each.report.health.r_hat_log_posterior, 2),
             *_sizes(each.report.health),
-            shown(each.report.health.kinetic_temperature, 3),
+            _plateau(each.report.health),
+            _kinetic(each.report.health),
             _inflation(each.report.health.gradient_noise_inflation, each.report.health.later_gradient_noise_inflation),
             _inflation(each.report.health.step_bias_inflation, each.report.health.later_step_bias_inflation),
             f"{each.report.health.gradient_evaluations:,}",
@@ -82,9 +83,30 @@ def sampler(data: ReportData) -> Table:
         )
         for each in data.rounds
     )
-    head = ("round", "R-hat, forces", "R-hat, log posterior", "ESS, forces", "ESS / 1,000 gradients", "T kinetic")
+    head = (
+        "round",
+        "R-hat, forces",
+        "R-hat, log posterior",
+        "ESS, forces",
+        "ESS / 1,000 gradients",
+        "drift",
+        "T kinetic (by group)",
+    )
     causes = ("gradient noise", "step bias", "gradients", "steps refused / chains lost", "converged")
     return Table((*head, *causes), rows)
+
+
+def _plateau(health: SamplerHealth) -> str:
+    """Drift of the log posterior in standard errors, and whether that is a plateau."""
+    if health.drift is None or health.on_plateau is None:
+        return "–"
+    return f"{health.drift:.1f} ({'plateau' if health.on_plateau else 'climbing'})"
+
+
+def _kinetic(health: SamplerHealth) -> str:
+    """Of all parameters, and the lowest and highest of their groups."""
+    by_group, overall = health.kinetic_by_group.values(), shown(health.kinetic_temperature, 3)
+    return f"{overall} ({min(by_group):.2f} to {max(by_group):.2f})" if by_group else overall
 
 
 def _inflation(start: float | None, later: float | None) -> str:

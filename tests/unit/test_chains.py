@@ -1,10 +1,15 @@
 """Chains: independent, resumable bit for bit, the same whatever runs them."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
 from alloop.errors import AlloopError
+from alloop.model.potential import Potential
+from alloop.model.reference_energies import fit_scaling
+from alloop.posterior.chains import Chains
 from alloop.posterior.checkpoint import load_checkpoint, save_checkpoint
 from alloop.posterior.run import PosteriorStart, SamplingJob, sample_posterior
 from alloop.posterior.schedules import Phase, Schedule
@@ -122,6 +127,19 @@ def test_a_flipped_bit_is_found_and_the_generation_before_is_used(tmp_path, plac
     assert load_checkpoint(path) is None
 
 
+def test_a_damaged_file_never_becomes_the_previous_generation(tmp_path):
+    """A flipped bit, and then a kill between the two files of the next checkpoint."""
+    path = tmp_path / "checkpoint"
+    for step in (1, 2):
+        save_checkpoint(path, {"x": torch.arange(50.0) + step}, {"step": step})
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    save_checkpoint(path, {"x": torch.arange(50.0)}, {"step": 3})
+    path.unlink()
+    loaded = load_checkpoint(path)
+    assert loaded is not None
+    assert loaded[1] == {"step": 1}
+
+
 def test_f15_a_thousand_flips_are_a_thousand_found(tmp_path):
     path = tmp_path / "checkpoint"
     save_checkpoint(path, {"x": torch.arange(50.0)}, {"step": 1})
@@ -134,6 +152,36 @@ def test_f15_a_thousand_flips_are_a_thousand_found(tmp_path):
     for length in places.integers(0, len(whole), 100):
         path.write_bytes(whole[:length])
         assert load_checkpoint(path) is None, "cut short"
+
+
+def water_chains(**options) -> Chains:
+    labeled = water_set().train
+    scaling = fit_scaling([x.structure for x in labeled], [x.energy for x in labeled], [x.forces for x in labeled], 5.0)
+    return Chains(Objective(Potential(MODEL, scaling), labeled), POSTERIOR.model_copy(update=options), (0, 1), seed=1, round=0)
+
+
+def test_the_mass_of_running_chains_moves_until_sampling_starts_and_never_after():
+    chains = water_chains()
+    running, masses = chains.start(None), []
+    while running.step < chains.schedule.total:
+        running = chains.advance(running)
+        masses.append(running.mass.mass)
+    moved = [not torch.equal(before, after) for before, after in pairwise(masses)]
+    assert all(moved[12:17]), "in the mass phase"
+    assert not any(moved[18:]), "in the sampling phase"
+    assert float(running.kinetic_steps.min()) == 12
+
+
+def test_minibatch_noise_in_a_cold_posterior_is_no_explosion():
+    chains = water_chains(temperature=1e-4, step_size=1e-2, mass_steps=60, sampling_steps=40)
+    running = chains.start(None)
+    hottest = 0.0
+    while running.step < chains.schedule.total:
+        before = running.kinetic_sum
+        running = chains.advance(running)
+        hottest = max(hottest, float((running.kinetic_sum - before).mean()))
+    assert 1e-3 < hottest < 10, "ten times the temperature, and far from an explosion"
+    assert not running.guard.rejected.any()
 
 
 def test_phases_and_temperature():
