@@ -6,6 +6,7 @@ each round times every contestant once, in turn, and only the ratio within a rou
 
 import math
 import platform
+import random
 import statistics
 import subprocess
 import time
@@ -97,8 +98,10 @@ def interleaved(contestants: Contestants, *, pairs: int) -> Times:
         call()
         repeats[name] = max(1, math.ceil(SHORTEST_SECONDS / (time.perf_counter() - start)))
     times: Times = {name: [] for name in contestants}
+    shuffled = random.Random(pairs)  # noqa: S311  who comes after whom matters: each meets the cache of the one before
     for _ in range(pairs):
-        for name, call in contestants.items():
+        for name in shuffled.sample(list(contestants), len(contestants)):
+            call = contestants[name]
             start = time.perf_counter()
             for _ in range(repeats[name]):
                 call()
