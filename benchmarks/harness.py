@@ -98,7 +98,7 @@ def interleaved(contestants: Contestants, *, pairs: int) -> Times:
         call()
         repeats[name] = max(1, math.ceil(SHORTEST_SECONDS / (time.perf_counter() - start)))
     times: Times = {name: [] for name in contestants}
-    shuffled = random.Random(pairs)  # noqa: S311  who comes after whom matters: each meets the cache of the one before
+    shuffled = random.Random(pairs)  # who comes after whom matters: each meets the cache of the one before
     for _ in range(pairs):
         for name in shuffled.sample(list(contestants), len(contestants)):
             call = contestants[name]

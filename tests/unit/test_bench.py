@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -134,9 +135,11 @@ def test_ratios_are_of_pairs_and_an_aim_is_met_or_not():
     assert not_measured("x", "<= 1", "no such device").met is None
 
 
-def test_contestants_take_turns():
+def test_contestants_take_turns_in_no_fixed_order():
     order: list[str] = []
-    times = interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, pairs=3)
-    assert {name: len(found) for name, found in times.items()} == {"a": 3, "b": 3}
-    turns = [name for index, name in enumerate(order) if index == 0 or order[index - 1] != name]
-    assert turns == ["a", "b"] * 4, "warmed up once each, then timed three times in turn"
+    calls = {name: lambda name=name: order.append(name) or time.sleep(0.003) for name in "abc"}
+    times = interleaved(calls, pairs=20)
+    assert {name: len(found) for name, found in times.items()} == {"a": 20, "b": 20, "c": 20}
+    rounds = [tuple(order[start : start + 3]) for start in range(6, len(order), 3)]  # each was warmed up twice
+    assert all(sorted(each) == ["a", "b", "c"] for each in rounds)
+    assert len(set(rounds)) > 3
