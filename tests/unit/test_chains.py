@@ -13,6 +13,7 @@ from alloop.posterior.chains import Chains
 from alloop.posterior.checkpoint import load_checkpoint, save_checkpoint
 from alloop.posterior.run import PosteriorStart, SamplingJob, sample_posterior
 from alloop.posterior.schedules import Phase, Schedule
+from alloop.posterior.step_size import measure
 from alloop.rng import stream_seed
 from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.structures.structure import Structure
@@ -170,6 +171,43 @@ def test_the_mass_of_running_chains_moves_until_sampling_starts_and_never_after(
     assert all(moved[12:17]), "in the mass phase"
     assert not any(moved[18:]), "in the sampling phase"
     assert float(running.kinetic_steps.min()) == 12
+
+
+def test_the_maximum_of_the_mass_starts_anew_from_late_gradients():
+    chains = water_chains()
+    running = chains.start(None)
+    while running.step < chains.schedule.mass_start:
+        running = chains.advance(running)
+    after = chains.advance(running)
+    expected = torch.maximum(running.mass.second_moment, after.mass.second_moment)
+    assert torch.equal(after.mass.maximum, expected)
+    assert torch.allclose(after.mass.mass, expected.sqrt(), rtol=1e-3, atol=1e-4), "and nothing is corrected for a short past"
+
+
+def test_draws_hold_the_log_posterior_of_their_parameters():
+    chains = water_chains(prior_std=0.5)
+    running = chains.start(None)
+    while running.step < chains.schedule.total:
+        running = chains.advance(running)
+    parameters = running.state.parameters
+    mean, _ = chains.objective.log_likelihood(parameters, chains.probe)
+    off = (parameters - chains.potential.layout.prior_mean()) / 0.5
+    expected = mean * chains.size - 0.5 * off.square().sum(1)
+    assert torch.allclose(running.log_posterior[:, -1], expected.double(), rtol=1e-5)
+
+
+def test_the_gradient_variance_is_measured_without_bias():
+    """Minibatch gradients with a known variance: a step of the chain adds nothing to it."""
+    spread = torch.tensor([0.5, 1.0, 2.0, 0.0]).repeat(2, 500)
+
+    def gradient(parameters, minibatch):
+        noise = torch.randn(spread.shape, generator=torch.Generator().manual_seed(minibatch))
+        return parameters + spread * noise
+
+    found = measure(gradient, torch.ones(2, 2000), torch.full((2, 2000), 4.0), size=10)
+    by_kind = found.gradient_variance.view(2, 500, 4).mean((0, 1))
+    assert torch.allclose(by_kind, torch.tensor([0.25, 1.0, 4.0, 0.0]), rtol=0.06)  # Monte-Carlo error 1.6 %
+    assert torch.allclose(found.noise, torch.full((2,), 10 * 5.25 / 4 / 8, dtype=torch.float64), rtol=0.06)
 
 
 def test_minibatch_noise_in_a_cold_posterior_is_no_explosion():
