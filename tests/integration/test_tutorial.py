@@ -17,6 +17,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from alloop.config import load_config
+
 ROOT = Path(__file__).parents[2]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -181,7 +183,8 @@ def test_a_finished_run_becomes_a_row_of_results(followed: Followed, results: Mo
     assert main("check") == 0
     lines = readme.read_text(encoding="utf-8").splitlines()
     assert (lines[0], lines[-1], len(lines)) == ("before", "after", 7)
-    facts = json.loads((recorded / "my-molecule-mixed-1.json").read_text(encoding="utf-8"))["summary"]
+    seed = load_config(followed.folder / "my-molecule.yaml").seed
+    facts = json.loads((recorded / f"my-molecule-mixed-{seed}.json").read_text(encoding="utf-8"))["summary"]
     cells = [cell.strip() for cell in lines[4].split("|")[1:-1]]
-    assert cells[:5] == ["mixed", "1", str(facts["spending"]["labels"]), str(facts["rounds"]), "CAP_ROUNDS"]
+    assert cells[:5] == ["mixed", str(seed), str(facts["spending"]["labels"]), str(facts["rounds"]), "CAP_ROUNDS"]
     assert cells[5] == f"{1000 * facts['first']['force_rmse']:.1f}"
