@@ -61,11 +61,12 @@ class ChainDraws:
 class Running:
     """Everything that changes while chains run.
 
-    `step` taken so far; the chains, their mass, their guard; Adam's `first_moment`; `step_size` gamma [k, 1], `noise` and
-    `stiffness` [k] as measured where sampling starts and half-way (`later`), `gradient_variance` [k, P] (empty unless it is
-    subtracted); sums and draws.
+    `first_step`, where the chains began: 0, or where their trunk ends; `step` taken so far; chains, mass, guard;
+    Adam's `first_moment`; `step_size` gamma [k, 1], `noise` and `stiffness` [k] as measured where sampling starts and half-way
+    (`later`), `gradient_variance` [k, P] (empty unless it is subtracted); sums and draws.
     """
 
+    first_step: int
     step: int
     state: ChainState
     mass: MassState
@@ -108,7 +109,6 @@ class Chains:
         self.objective, self.config, self.indices = objective, config, indices
         self.potential: Potential = objective.potential
         self.schedule = Schedule(config)
-        self.trunk: Trunk | None = None
         self.device = objective.device
         mine = prior or Prior(self.potential.layout.prior_mean(), config.prior_std)
         self.prior = replace(mine, mean=mine.mean.to(self.device))
@@ -120,11 +120,6 @@ class Chains:
         self.generators = [self._generator("chain", chain) for chain in indices]
         self.probe = torch.arange(min(PROBED_STRUCTURES, self.size), device=self.device).expand(len(indices), -1)
 
-    @property
-    def first_step(self) -> int:
-        """0, or where the trunk ends that the chains branch from."""
-        return self.schedule.mass_start if self.trunk else 0
-
     def _generator(self, role: str, *index: int) -> torch.Generator:
         """The stream of a role; other streams on another device."""
         seed, round = self._stream
@@ -134,10 +129,11 @@ class Chains:
         """Indices [k, B] of each chain by its generator, and weights unless all are one."""
         return self.minibatches.draws(self.schedule.batch_size(step, self.size), generators)
 
-    def start(self, parameters: Tensor | None) -> Running:
+    def start(self, parameters: Tensor | Trunk | None) -> Running:
         """From given `parameters` [k, P] or the trunk; without, from a draw of N(0, I) or the centre of a learned prior."""
-        if self.trunk is not None:
-            parameters = torch.from_numpy(self.trunk.parameters).expand(len(self.indices), -1).clone()
+        trunk = parameters if isinstance(parameters, Trunk) else None
+        if isinstance(parameters, Trunk):
+            parameters = torch.from_numpy(parameters.parameters).expand(len(self.indices), -1).clone()
         elif parameters is None and self.prior.informed:
             parameters = self.prior.mean.expand(len(self.indices), -1).clone()
         elif parameters is None:
@@ -145,11 +141,12 @@ class Chains:
         parameters, chains = parameters.to(self.device), len(self.indices)
         none = torch.zeros(chains, dtype=torch.float64, device=self.device)
         mass = self.adaptation.start(parameters)
-        if self.trunk is not None:
-            second_moment = torch.from_numpy(self.trunk.second_moment).to(self.device)
+        if trunk is not None:
+            second_moment = torch.from_numpy(trunk.second_moment).to(self.device)
             mass = replace(mass, second_moment=second_moment.expand(chains, -1).clone())
         return Running(
-            step=self.first_step,
+            first_step=self.schedule.mass_start if trunk else 0,
+            step=self.schedule.mass_start if trunk else 0,
             state=at_rest(parameters),
             mass=mass,
             guard=start_guard(parameters),
@@ -298,8 +295,8 @@ class Chains:
             step_size=(running.step_size * running.guard.slowdown)[:, 0].cpu().numpy(),
             rejected=running.guard.rejected.cpu().numpy(),
             quarantined=running.guard.quarantined.cpu().numpy(),
-            gradient_evaluations=(self.schedule.total - self.first_step + 2 * GRADIENTS) * len(self.indices)
-            + (self.first_step if 0 in self.indices else 0),
+            gradient_evaluations=(self.schedule.total - running.first_step + 2 * GRADIENTS) * len(self.indices)
+            + (running.first_step if 0 in self.indices else 0),
         )
 
     def save(self, path: Path, running: Running, identity: str) -> None:
@@ -307,7 +304,13 @@ class Chains:
         tensors = {f"{part}.{name}": value for part, held in _parts(running).items() for name, value in held.items()}
         tensors |= {f"generator.{index}": generator.get_state() for index, generator in enumerate(self.generators)}
         mass = running.mass
-        facts = {"identity": identity, "step": running.step, "mass_steps": mass.steps, "mass_frozen": mass.frozen}
+        facts = {
+            "identity": identity,
+            "first_step": running.first_step,
+            "step": running.step,
+            "mass_steps": mass.steps,
+            "mass_frozen": mass.frozen,
+        }
         save_checkpoint(path, tensors, facts)
 
     def load(self, path: Path, identity: str) -> Running | None:
@@ -323,6 +326,7 @@ class Chains:
         for index, generator in enumerate(self.generators):
             generator.set_state(parts["generator"][str(index)])
         return Running(
+            first_step=facts["first_step"],
             step=facts["step"],
             state=ChainState(**parts["state"]),
             mass=MassState(**parts["mass"], steps=facts["mass_steps"], frozen=facts["mass_frozen"]),
@@ -345,6 +349,6 @@ def _parts(running: Running) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def run_chains(chains: Chains, start: Tensor | None, keeping: Keeping) -> ChainDraws:
+def run_chains(chains: Chains, start: Tensor | Trunk | None, keeping: Keeping) -> ChainDraws:
     """Run to the end from the checkpoint if there is one, otherwise from `start`."""
     return chains.result(run_to_end(chains, lambda: chains.start(start), chains.schedule.total, keeping))

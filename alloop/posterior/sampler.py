@@ -30,13 +30,11 @@ class Sampler:
 
     def run(self, task: Task, keeping: Keeping) -> ChainDraws:
         """A chain for each member."""
-        return run_chains(self._chains(task), task.start, keeping)
+        return run_chains(self._chains(task), task.trunk or task.start, keeping)
 
     def _chains(self, task: Task) -> Chains:
         objective = Objective(task.potential, task.labeled, device=task.device, make=maker_for(task.device))
-        chains = Chains(objective, task.config, task.members, seed=task.seed, round=task.round, prior=task.prior, new=task.new)
-        chains.trunk = task.trunk
-        return chains
+        return Chains(objective, task.config, task.members, seed=task.seed, round=task.round, prior=task.prior, new=task.new)
 
     def together(self, draws: list[ChainDraws], config: PosteriorConfig) -> tuple[tuple[PosteriorSample, ...], SamplerHealth]:
         """One sample of each chain that is in good health."""

@@ -8,6 +8,7 @@ What was made is compared with the eager gradient on its first minibatch; the tw
 taken in another order.
 """
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -25,7 +26,7 @@ Maker = Callable[[GraphModule, tuple[Tensor, ...]], Gradient]
 class FixedShapeGradient:
     """`gradient` of (parameters [K, P], indices [K, B], and weights [K, B] or nothing) as `make` makes it for each shape.
 
-    `refused` tells, for each shape that runs eager after all, why.
+    `refused` tells, for each shape that runs eager after all, why; so does a warning.
     """
 
     def __init__(self, gradient: Gradient, make: Maker) -> None:
@@ -59,6 +60,7 @@ class FixedShapeGradient:
                 return program
             reason = f"it differs from eager by {distance:.1e} of the norm, more than {TOLERANCE:.0e}"
         self.refused[shapes] = reason
+        warnings.warn(f"the gradient of shapes {shapes} runs eager, and slower: {reason}", RuntimeWarning, stacklevel=2)
         return self._eager
 
     def _eager(self, *arguments: Tensor) -> tuple[Tensor, Tensor]:

@@ -109,10 +109,8 @@ def test_killed_ten_times_every_label_is_computed_once(campaign: Path) -> None:
 def test_interrupted_it_gives_its_leases_back(campaign: Path) -> None:
     process = _start(campaign)
     _wait_until_at_work(campaign, process)
-    interrupted = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
-    assert time.monotonic() - interrupted < 15
     assert process.returncode == 130
     assert "stopped; run again to go on" in said
     with _registry(campaign) as registry:
