@@ -14,6 +14,7 @@ from alloop.digests import digest_json
 from alloop.errors import ConfigError, nearest
 from alloop.labels.level_of_theory import SHORT_NAMES, LevelOfTheory
 from alloop.plain_yaml import read_yaml
+from alloop.rng import stream_seed
 from alloop.sections import (
     EvaluationConfig,
     InitialConfig,
@@ -77,6 +78,14 @@ class CampaignConfig(Section):
                 "raise `stop.max_labels`, or lower `initial.structures`",
             )
         return self
+
+    @property
+    def chain_seed(self) -> int:
+        """Of the chains. The campaign that a prior is taken from may have the same `seed`; draws under a prior must not be
+        those that made it."""
+        if self.prior is None or self.prior.level is not None:
+            return self.seed
+        return stream_seed(self.seed, f"campaign {self.name}") % 2**31
 
     @property
     def digest(self) -> str:

@@ -160,7 +160,7 @@ class PriorConfig(Section):
     warmup_steps: int | None = Field(
         default=None, ge=1, description="of the posterior on cheap labels; that of `posterior` if left out"
     )
-    tau: float = Field(default=0.2, gt=0, description="standard deviation of every parameter around its centre")
+    tau: float = Field(default=0.2, ge=1e-3, le=10.0, description="standard deviation of every parameter around its centre")
     centre: Literal["each", "best"] = Field(
         default="each", description="each: a chain keeps to a sample of its own; best: all to the one of highest log posterior"
     )

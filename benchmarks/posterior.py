@@ -24,7 +24,8 @@ from alloop.device import resolve_device
 from alloop.digests import digest_json
 from alloop.errors import InputError
 from alloop.files import write_atomically
-from alloop.posterior.run import PosteriorDraws, SamplingJob, SamplingProgress, sample_posterior
+from alloop.posterior.live import SamplingProgress
+from alloop.posterior.run import PosteriorDraws, SamplingJob, sample_posterior
 from alloop.posterior.schedules import Schedule
 from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet

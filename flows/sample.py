@@ -1,10 +1,12 @@
 """SAMPLE: draw the posterior on the round's training set, and calibrate its committee on the labels held out."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 from alloop.posterior.health import SamplerHealth, shown
-from alloop.posterior.run import PosteriorStart, SamplingJob, SamplingProgress, sample_posterior
+from alloop.posterior.live import SamplingProgress
+from alloop.posterior.run import PosteriorStart, SamplingJob, sample_posterior
 from alloop.registry.registry import Registry
 from flows.assess import calibration_of, posterior_of
 from flows.prior import prior_of
@@ -32,10 +34,12 @@ def draw(registry: Registry, ref: CampaignRef, round: int, settings: Settings) -
     config = registry.campaign(ref.campaign).config
     training_set = registry.snapshot_training_set(ref.campaign, round)
     start, prior = _start(registry, ref, round), prior_of(ref, config)
-    job = SamplingJob(config.model, config.posterior, config.seed, round, start, prior)
+    job = SamplingJob(config.model, config.posterior, config.chain_seed, round, start, prior)
+
+    rate = _Rate()
 
     def heard(progress: SamplingProgress) -> None:
-        voice.advance(progress.done, progress.total, "steps of all chains or networks")
+        voice.advance(progress.done, progress.total, _seen(progress, rate.of(progress.done)))
 
     what = "chains" if config.posterior.method == "sghmc" else f"members, {config.posterior.method.replace('_', ' ')},"
     voice.say(f"{config.posterior.samples} {what} on {len(training_set.train)} labels")
@@ -47,6 +51,7 @@ def draw(registry: Registry, ref: CampaignRef, round: int, settings: Settings) -
             checkpoints=Path(ref.files) / "checkpoints",
             progress=heard,
             device=settings.device,
+            compiled=settings.compiled,
         )
         meter.core_seconds = draws.core_seconds
         health = draws.health
@@ -54,6 +59,32 @@ def draw(registry: Registry, ref: CampaignRef, round: int, settings: Settings) -
             ref.campaign, round, training_set.digest, draws.samples, draws.model, health.model_dump(mode="json")
         )
     voice.say(f"{len(draws.samples)} {_told(health)}")
+
+
+class _Rate:
+    """Steps a second, since the first report: what was resumed took no time here."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def of(self, done: int) -> float | None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, done)
+        seconds = now - self._first[0]
+        return (done - self._first[1]) / seconds if seconds > 0 else None
+
+
+def _seen(progress: SamplingProgress, rate: float | None) -> str:
+    """Of chains on their way, in a few words."""
+    parts = ["steps of all chains or networks"]
+    if progress.kinetic_temperature is not None:
+        parts.append(f"T_kin {shown(progress.kinetic_temperature, 2)}")
+    if progress.r_hat is not None:
+        parts.append(f"R-hat {shown(progress.r_hat, 2)} (log posterior)")
+    if rate is not None:
+        parts.append(f"{rate:.0f} steps/s")
+    return ", ".join(parts)
 
 
 def _told(health: SamplerHealth) -> str:

@@ -25,6 +25,7 @@ class Settings(BaseSettings):
     label_workers: int = Field(default_factory=usable_cores, ge=1, description="labels computed side by side, one core each")
     sampler_processes: int = Field(default_factory=usable_cores, ge=1, description="processes that share the chains")
     device: str = Field(default="auto", description="of the sampler: auto, cpu, cuda or cuda:N")
+    compiled: bool = Field(default=False, description="compile the sampler's gradient; worth its minutes in long chains")
     label_wall_seconds: float = Field(default=3600.0, gt=0, description="a label that takes longer is stopped")
     label_memory_mib: int = Field(default=4000, gt=0, description="memory that a label may use")
     lease_seconds: float = Field(default=90.0, gt=0, description="a worker unheard of for this long has lost its labels")

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 BETA1, BETA2 = 0.9, 0.99
+NEGLIGIBLE = 1e-3
 
 
 def adam_step(
@@ -17,3 +18,9 @@ def adam_step(
     second = BETA2 * moments[1] + (1.0 - BETA2) * gradient.square()
     denominator = (second / (1.0 - BETA2**steps)).sqrt() + floor
     return parameters - rate / (1.0 - BETA1**steps) * first / denominator, (first, second)
+
+
+def unbiased(second: Tensor, steps: int) -> Tensor:
+    """The second moment after `steps`, without the zeros it began from, where these still count: after a short warm-up."""
+    zeros = BETA2**steps
+    return second if zeros < NEGLIGIBLE else second / (1.0 - zeros)

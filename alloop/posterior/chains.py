@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alloop.model.potential import Potential
-from alloop.posterior.adam import adam_step
+from alloop.posterior.adam import adam_step, unbiased
 from alloop.posterior.baoa import BAOA
 from alloop.posterior.checkpoint import load_checkpoint, save_checkpoint
 from alloop.posterior.guard import GuardState, bad_steps, judge, start_guard
 from alloop.posterior.kernel import ChainState, Kernel, Pace, at_rest
+from alloop.posterior.live import Seen
 from alloop.posterior.mass import AmsgradMass, MassState, chosen
 from alloop.posterior.methods import Trunk
 from alloop.posterior.minibatch import Minibatches
@@ -182,7 +183,7 @@ class Chains:
         """One step of the kernel, kept by the guard or not; the mass learns until sampling starts."""
         step, mass = running.step, running.mass
         if step == self.schedule.mass_start:
-            mass = self.adaptation.restart(mass.second_moment)
+            mass = self.adaptation.restart(unbiased(mass.second_moment, step))
         if step == self.schedule.sampling_start:
             mass = self.adaptation.freeze(mass)
         mass = self.adaptation.learn(mass, gradient)
@@ -298,6 +299,13 @@ class Chains:
             gradient_evaluations=(self.schedule.total - running.first_step + 2 * GRADIENTS) * len(self.indices)
             + (running.first_step if 0 in self.indices else 0),
         )
+
+    def seen(self, running: Running) -> Seen:
+        """How far the chains are; once they sample, their temperature and their draws."""
+        if not running.mass.frozen:
+            return Seen(running.step)
+        steps = running.kinetic_steps.clamp(min=1.0)
+        return Seen(running.step, (running.kinetic_sum.mean(1) / steps).cpu().numpy(), running.log_posterior.cpu().numpy())
 
     def save(self, path: Path, running: Running, identity: str) -> None:
         """Checkpoint of everything that changes, generators included."""

@@ -24,6 +24,9 @@ from alloop.posterior.resumable import Keeping
 from alloop.posterior.sample import PosteriorSample
 from alloop.posterior.schedules import Schedule
 from alloop.sections import PosteriorConfig
+from alloop.training.captured import maker_for
+from alloop.training.compiled import compiled
+from alloop.training.objective import Objective
 from alloop.training.training_set import LabeledStructure
 
 
@@ -41,7 +44,8 @@ class Task:
 
     `seed` and `round` name the random streams; `start` [k, P] are the members' parameters of an earlier round, or None. Tensors
     live on `device`, and so do the streams that minibatches are drawn from. For chains: a `prior` that was learned, or None for
-    N(0, I); which labels, by index, are `new` and have a share of each minibatch; and the `trunk` they branch from, if any.
+    N(0, I); which labels, by index, are `new` and have a share of each minibatch; and the `trunk` they branch from, if any. On
+    a CPU gradients may be `compiled`.
     """
 
     potential: Potential
@@ -55,6 +59,13 @@ class Task:
     prior: Prior | None = None
     new: tuple[int, ...] = ()
     trunk: Trunk | None = None
+    compiled: bool = False
+
+    @property
+    def objective(self) -> Objective:
+        """The likelihood of the labels, its gradient made as the device likes it best, or `compiled` on a CPU."""
+        make = compiled if self.compiled and self.device.type == "cpu" else maker_for(self.device)
+        return Objective(self.potential, self.labeled, device=self.device, make=make)
 
     @property
     def steps(self) -> int:

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from alloop.posterior.live import Seen
+
+STEPS_BETWEEN_REPORTS = 20
+
 
 class Stepped(Protocol):
     """A state that knows how many steps were taken to reach it."""
@@ -24,6 +28,10 @@ class Program(Protocol[S]):
         """One step."""
         ...
 
+    def seen(self, state: S, /) -> Seen:
+        """What is worth telling on the way."""
+        ...
+
     def save(self, path: Path, state: S, /, identity: str) -> None:
         """Checkpoint of everything that changes."""
         ...
@@ -36,12 +44,12 @@ class Program(Protocol[S]):
 @dataclass(frozen=True)
 class Keeping:
     """How a program is kept: its `checkpoint`, the `identity` that the checkpoint must have, how often one is written, and who
-    hears the steps done."""
+    hears how far it is."""
 
     checkpoint: Path
     identity: str
     every_seconds: float
-    progress: Callable[[int], None]
+    progress: Callable[[Seen], None]
 
 
 def run_to_end(program: Program[S], start: Callable[[], S], total: int, keeping: Keeping) -> S:
@@ -50,7 +58,8 @@ def run_to_end(program: Program[S], start: Callable[[], S], total: int, keeping:
     saved = time.monotonic()
     while state.step < total:
         state = program.advance(state)
-        keeping.progress(state.step)
+        if state.step % STEPS_BETWEEN_REPORTS == 0 or state.step == total:
+            keeping.progress(program.seen(state))
         if time.monotonic() - saved > keeping.every_seconds:
             program.save(keeping.checkpoint, state, keeping.identity)
             saved = time.monotonic()

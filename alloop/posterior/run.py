@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from alloop.device import resolve_device
-from alloop.digests import digest_json
+from alloop.digests import digest_bytes, digest_json
 from alloop.errors import AlloopError
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import Scaling, fit_scaling
@@ -23,6 +23,7 @@ from alloop.posterior.dropout import Dropout
 from alloop.posterior.ensemble import Ensemble
 from alloop.posterior.health import SamplerHealth
 from alloop.posterior.last_layer import LastLayer
+from alloop.posterior.live import SamplingProgress, Seen
 from alloop.posterior.methods import Method, Task, Trunk
 from alloop.posterior.prior import LearnedPrior, refuse_other_model
 from alloop.posterior.resumable import Keeping
@@ -35,7 +36,6 @@ from alloop.training.objective import Objective
 from alloop.training.training_set import TrainingSet
 
 CHECKPOINT_SECONDS = 5.0
-PROGRESS_STEPS = 20
 TRUNK = -1  # in the place of a chain's number
 METHODS: dict[str, Method[Any]] = {
     "sghmc": Sampler(),
@@ -68,14 +68,6 @@ class SamplingJob:
 
 
 @dataclass(frozen=True)
-class SamplingProgress:
-    """`done` of `total` steps, over all chains or networks."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
 class PosteriorDraws:
     """K samples, the model they are parameters of (JSON-able), what their method says of itself, and what they cost."""
 
@@ -96,22 +88,23 @@ class _Group:
     checkpoint: Path
     device: str
     trunk: Trunk | None = None
+    compiled: bool = False
 
-    def run(self, progress: Callable[[int], None]) -> tuple[Any, float]:
+    def run(self, progress: Callable[[Seen], None]) -> tuple[Any, float]:
         """The draws and the core-seconds they took."""
         cpu = time.process_time()
         with one_thread():
             draws = METHODS[self.job.posterior.method].run(self._task(), self._keeping(progress))
         return draws, time.process_time() - cpu
 
-    def warm_up(self, progress: Callable[[int], None]) -> tuple[Trunk, float]:
+    def warm_up(self, progress: Callable[[Seen], None]) -> tuple[Trunk, float]:
         """Of chains that are to branch from it, and the core-seconds it took."""
         cpu = time.process_time()
         with one_thread():
             trunk = Sampler().trunk(self._task(), self._keeping(progress))
         return trunk, time.process_time() - cpu
 
-    def _keeping(self, progress: Callable[[int], None]) -> Keeping:
+    def _keeping(self, progress: Callable[[Seen], None]) -> Keeping:
         identity = _identity(self.job, self.training_set, *self.members, new=self._new())
         return Keeping(self.checkpoint, identity, CHECKPOINT_SECONDS, progress)
 
@@ -139,6 +132,7 @@ class _Group:
             prior=None if prior is None else prior.around(self.members, parameters),
             new=self._new(),
             trunk=self.trunk,
+            compiled=self.compiled,
         )
 
 
@@ -150,14 +144,16 @@ def sample_posterior(
     checkpoints: Path,
     progress: Callable[[SamplingProgress], None],
     device: str = "cpu",
+    compiled: bool = False,
 ) -> PosteriorDraws:
     """Draw `job.posterior.samples` samples on the labels of `training_set` meant for training.
 
     Members are made `chains_at_once` in one tensor program (all of them where they share one network), and up to `processes`
     such groups side by side; neither the number of processes nor an interruption changes a result (but `chains_at_once: auto`
     is measured, and sums in another order). Killed at any moment, the same call goes on from `checkpoints`. On a CUDA `device`
-    all members are made in one program in this process; its random streams and roundings are others than a CPU's. Raises what
-    `Method.run` and `Method.together` raise.
+    all members are made in one program in this process; its random streams and roundings are others than a CPU's. `compiled`
+    gradients on a CPU take minutes to make, less to call, and round otherwise in the last digits. Raises what `Method.run` and
+    `Method.together` raise.
     """
     on_cpu = resolve_device(device).type == "cpu"
     scaling = _scaling(training_set, job)
@@ -168,8 +164,8 @@ def sample_posterior(
     shared = schedule.mass_start if job.posterior.trunk and job.start is None else 0
     total = schedule.total * count - shared * (count - 1)
     if shared:
-        group = _Group(job, training_set, scaling, (TRUNK,), checkpoints / "trunk", device)
-        trunk, spent = group.warm_up(_sparse(lambda steps: progress(SamplingProgress(steps, total))))
+        group = _Group(job, training_set, scaling, (TRUNK,), checkpoints / "trunk", device, compiled=compiled)
+        trunk, spent = group.warm_up(lambda seen: progress(SamplingProgress(seen.step, total)))
     groups = [
         _Group(
             job,
@@ -179,17 +175,19 @@ def sample_posterior(
             checkpoints / f"chains-{first}",
             device,
             trunk,
+            compiled,
         )
         for first in range(0, count, at_once)
     ]
-    done = [0] * len(groups)
+    latest: dict[int, Seen] = {}
 
-    def heard(group: int, steps: int) -> None:
-        done[group] = steps if method.one_network else (steps - shared) * len(groups[group].members)
-        progress(SamplingProgress(shared + sum(done), total))
+    def heard(group: int, seen: Seen) -> None:
+        latest[group] = seen
+        done = [(each.step - shared) * (1 if method.one_network else len(groups[of].members)) for of, each in latest.items()]
+        progress(SamplingProgress(shared + sum(done), total, tuple(latest.values())))
 
     if processes <= 1 or not on_cpu:
-        results = [group.run(_sparse(lambda steps, index=index: heard(index, steps))) for index, group in enumerate(groups)]
+        results = [group.run(lambda seen, index=index: heard(index, seen)) for index, group in enumerate(groups)]
     else:
         results = _run_side_by_side(groups, processes, heard)
     draws = [draw for draw, _ in results]
@@ -203,12 +201,14 @@ def sample_posterior(
 
 
 def _identity(job: SamplingJob, training_set: TrainingSet, *members: int, new: Sequence[int] = ()) -> str:
-    """What `members` of a posterior depend on, but for where they start; `new` as in `_Group._new`."""
+    """What `members` of a posterior depend on; `new` as in `_Group._new`."""
+    start = () if job.start is None else job.start.samples
     return digest_json(
         {
             "job": [job.model.model_dump(mode="json"), job.posterior.model_dump(mode="json")],
             "stream": [job.seed, job.round, *members],
             "training_set": training_set.digest,
+            "start": digest_bytes(*(sample.parameters.tobytes() for sample in start)),
             "prior": None if job.prior is None else job.prior.digest,
             "new": list(new),
         }
@@ -259,17 +259,7 @@ def _model(job: SamplingJob, scaling: Scaling) -> dict[str, Any]:
     return model if job.prior is None else model | {"prior": dict(job.prior.provenance) | {"digest": job.prior.digest}}
 
 
-def _sparse(report: Callable[[int], None]) -> Callable[[int], None]:
-    """Only every PROGRESS_STEPS-th step is worth a message."""
-
-    def heard(steps: int) -> None:
-        if steps % PROGRESS_STEPS == 0:
-            report(steps)
-
-    return heard
-
-
-def _run_side_by_side(groups: list[_Group], processes: int, heard: Callable[[int, int], None]) -> list[tuple[Any, float]]:
+def _run_side_by_side(groups: list[_Group], processes: int, heard: Callable[[int, Seen], None]) -> list[tuple[Any, float]]:
     """Each group in a process of its own, at most `processes` at a time, forked from a server that has torch imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["alloop.posterior.run"])
@@ -321,7 +311,7 @@ def _work(group: _Group, connection: Connection) -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        connection.send(("done", group.run(_sparse(lambda steps: connection.send(("progress", steps))))))
+        connection.send(("done", group.run(lambda seen: connection.send(("progress", seen)))))
     except AlloopError as error:
         connection.send(("error", error))
     connection.close()

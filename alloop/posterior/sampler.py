@@ -13,8 +13,6 @@ from alloop.posterior.sample import PosteriorSample
 from alloop.posterior.schedules import Schedule
 from alloop.posterior.sghmc import variance_inflation
 from alloop.sections import PosteriorConfig
-from alloop.training.captured import maker_for
-from alloop.training.objective import Objective
 
 R_HAT_QUANTILE = 0.95
 
@@ -33,8 +31,9 @@ class Sampler:
         return run_chains(self._chains(task), task.trunk or task.start, keeping)
 
     def _chains(self, task: Task) -> Chains:
-        objective = Objective(task.potential, task.labeled, device=task.device, make=maker_for(task.device))
-        return Chains(objective, task.config, task.members, seed=task.seed, round=task.round, prior=task.prior, new=task.new)
+        return Chains(
+            task.objective, task.config, task.members, seed=task.seed, round=task.round, prior=task.prior, new=task.new
+        )
 
     def together(self, draws: list[ChainDraws], config: PosteriorConfig) -> tuple[tuple[PosteriorSample, ...], SamplerHealth]:
         """One sample of each chain that is in good health."""
@@ -75,6 +74,7 @@ def _health(draws: list[ChainDraws], config: PosteriorConfig) -> SamplerHealth:
     sizes = [effective_sample_size(forces[:, :, component]) for component in range(forces.shape[2])]
     hat_forces, hat_log = float(np.quantile(by_component, R_HAT_QUANTILE)), r_hat(log_posterior)
     kinetic, moved = float(np.mean(of("kinetic"))), drift(log_posterior)
+    plateau = None if np.isnan(moved) else on_plateau(moved, len(log_posterior))
     groups = {name: float(np.mean([draw.kinetic_by_group[name] for draw in draws])) for name in draws[0].kinetic_by_group}
     friction = 1.0 if config.kernel == "sgld" else config.friction
 
@@ -88,11 +88,11 @@ def _health(draws: list[ChainDraws], config: PosteriorConfig) -> SamplerHealth:
         r_hat_forces=_known(hat_forces),
         kinetic_temperature=kinetic,
         gradient_evaluations=sum(draw.gradient_evaluations for draw in draws),
-        converged=has_converged(hat_log, hat_forces, kinetic, config.temperature),
+        converged=plateau is True and has_converged(hat_log, hat_forces, kinetic, config.temperature),
         ess_log_posterior=_known(effective_sample_size(log_posterior)),
         ess_forces=_known(float(np.median(sizes))),
         drift=_known(moved),
-        on_plateau=None if np.isnan(moved) else on_plateau(moved, len(log_posterior)),
+        on_plateau=plateau,
         kinetic_by_group=groups,
         gradient_noise_inflation=_known(float(np.mean(steps * of("noise")))),
         step_bias_inflation=bias(of("stiffness")),

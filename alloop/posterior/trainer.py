@@ -15,6 +15,7 @@ from torch import Tensor
 from alloop.errors import AlloopError
 from alloop.posterior.adam import adam_step
 from alloop.posterior.checkpoint import load_checkpoint, save_checkpoint
+from alloop.posterior.live import Seen
 from alloop.posterior.masks import ChannelMasks
 from alloop.posterior.members import MemberDraws
 from alloop.posterior.methods import Task
@@ -22,7 +23,6 @@ from alloop.posterior.prior import Prior
 from alloop.posterior.resumable import Keeping, run_to_end
 from alloop.posterior.schedules import Schedule
 from alloop.rng import stream_seed
-from alloop.training.captured import maker_for
 from alloop.training.objective import Objective
 
 HELD_OUT = 0.1  # of the labels that may be trained on
@@ -57,7 +57,7 @@ class Trainer:
 
     def __init__(self, task: Task, networks: tuple[int, ...], steps: int, masks: ChannelMasks | None = None) -> None:
         self.task, self.steps, self.masks = task, steps, masks
-        self.objective = Objective(task.potential, task.labeled, device=task.device, make=maker_for(task.device))
+        self.objective = task.objective
         split = held_out_split(len(task.labeled), task.seed, task.round)
         self.kept, self.held_out = (part.to(task.device) for part in split)
         self.schedule = Schedule(task.config.model_copy(update={"warmup_steps": steps}))
@@ -150,6 +150,10 @@ class Trainer:
             rejected=int(training.rejected.sum()),
             gradient_evaluations=self.steps * len(self.generators),
         )
+
+    def seen(self, training: Training) -> Seen:
+        """How far the training is; there are no chains to watch."""
+        return Seen(training.step)
 
     def save(self, path: Path, training: Training, identity: str) -> None:
         """Checkpoint of everything that changes, generators included."""

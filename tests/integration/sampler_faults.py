@@ -19,7 +19,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from alloop.posterior import run
+from alloop.posterior import resumable, run
+from alloop.posterior.live import SamplingProgress
 from alloop.posterior.run import SamplingJob, sample_posterior
 from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.structures.structure import Structure
@@ -45,7 +46,7 @@ def labels() -> TrainingSet:
 def sample(folder: Path) -> None:
     """To the end, from what the folder holds; the parameters go to a file there, and each step to another."""
 
-    def told(progress: run.SamplingProgress) -> None:
+    def told(progress: SamplingProgress) -> None:
         (folder / "steps").write_text(str(progress.done))
 
     draws = sample_posterior(labels(), SamplingJob(MODEL, POSTERIOR, 7, 1), processes=1, checkpoints=folder, progress=told)
@@ -70,7 +71,7 @@ def forked(folder: Path) -> int:
 def main(kills: int, seed: int) -> dict[str, object]:
     """See above."""
     torch.set_num_threads(1)
-    run.CHECKPOINT_SECONDS, run.PROGRESS_STEPS = 0.0, 1
+    run.CHECKPOINT_SECONDS, resumable.STEPS_BETWEEN_REPORTS = 0.0, 1
     moments = random.Random(seed)
     killed, ended, torn, equal, steps = 0, 0, 0, True, set()
     with TemporaryDirectory() as top:

@@ -104,7 +104,7 @@ def test_another_seed_or_round_gives_other_members(method, other, drawn, labels,
 @pytest.mark.parametrize("method", BASELINES)
 def test_an_interrupted_baseline_goes_on_bit_for_bit(method, drawn, labels, tmp_path, monkeypatch):
     monkeypatch.setattr("alloop.posterior.run.CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("alloop.posterior.run.PROGRESS_STEPS", 1)
+    monkeypatch.setattr("alloop.posterior.resumable.STEPS_BETWEEN_REPORTS", 1)
     seen = []
 
     def interrupt(progress):

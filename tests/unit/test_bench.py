@@ -73,7 +73,7 @@ def test_without_a_gpu_its_rows_wait_for_one(alloop):
 
 def test_a_posterior_that_is_cut_off_goes_on_and_its_time_adds_up(alloop, tmp_path, monkeypatch):
     monkeypatch.setattr("alloop.posterior.run.CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("alloop.posterior.run.PROGRESS_STEPS", 1)
+    monkeypatch.setattr("alloop.posterior.resumable.STEPS_BETWEEN_REPORTS", 1)
 
     def posterior(*options: str) -> dict[str, dict]:
         code, said, _ = alloop(

@@ -9,7 +9,7 @@ import torch
 from alloop.errors import AlloopError
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import fit_scaling
-from alloop.posterior.chains import Chains
+from alloop.posterior.chains import Chains, Running
 from alloop.posterior.checkpoint import load_checkpoint, save_checkpoint
 from alloop.posterior.run import PosteriorStart, SamplingJob, sample_posterior
 from alloop.posterior.schedules import Phase, Schedule
@@ -55,7 +55,7 @@ def parameters(draws) -> np.ndarray:
 @pytest.mark.parametrize("stop_after", [3, 14, 25])
 def test_interrupted_chains_go_on_bit_for_bit(tmp_path, monkeypatch, stop_after):
     monkeypatch.setattr("alloop.posterior.run.CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("alloop.posterior.run.PROGRESS_STEPS", 1)
+    monkeypatch.setattr("alloop.posterior.resumable.STEPS_BETWEEN_REPORTS", 1)
     whole = draw(tmp_path / "whole")
 
     def interrupt(progress):
@@ -96,6 +96,30 @@ def test_no_two_streams_share_their_first_draws():
     names = [(seed, role, *index) for seed in range(5) for role in ("chain", "attack") for index in ((1, 0), (1, 1), (11, 0))]
     firsts = {tuple(torch.randn(4, generator=torch.Generator().manual_seed(stream_seed(*name))).tolist()) for name in names}
     assert len(firsts) == len(names)
+
+
+def water_chains(indices: tuple[int, ...] = (0, 1), **options) -> Chains:
+    labeled = water_set().train
+    scaling = fit_scaling([x.structure for x in labeled], [x.energy for x in labeled], [x.forces for x in labeled], 5.0)
+    config = POSTERIOR.model_copy(update=options)
+    return Chains(Objective(Potential(MODEL, scaling), labeled), config, indices, seed=1, round=0)
+
+
+def advanced(chains: Chains) -> Running:
+    """Through all phases."""
+    running = chains.start(None)
+    while running.step < chains.schedule.total:
+        running = chains.advance(running)
+    return running
+
+
+@pytest.mark.parametrize("count", [1, 4, 8, 32])
+def test_a_chain_is_the_same_alone_and_among_others(count):
+    short = {"warmup_steps": 3, "mass_steps": 2, "sampling_steps": 2}
+    together, alone = (advanced(water_chains(chains, **short)) for chains in (tuple(range(count)), (count - 1,)))
+    assert together.log_posterior.shape == (count, 1)
+    assert torch.allclose(together.state.parameters[-1:], alone.state.parameters, atol=1e-3)
+    assert count == 1 or not torch.allclose(together.state.parameters[:1], alone.state.parameters, atol=0.1)
 
 
 def test_a_warm_start_begins_at_the_given_samples_and_keeps_their_scaling(tmp_path):
@@ -155,12 +179,6 @@ def test_f15_a_thousand_flips_are_a_thousand_found(tmp_path):
         assert load_checkpoint(path) is None, "cut short"
 
 
-def water_chains(**options) -> Chains:
-    labeled = water_set().train
-    scaling = fit_scaling([x.structure for x in labeled], [x.energy for x in labeled], [x.forces for x in labeled], 5.0)
-    return Chains(Objective(Potential(MODEL, scaling), labeled), POSTERIOR.model_copy(update=options), (0, 1), seed=1, round=0)
-
-
 def test_the_mass_of_running_chains_moves_until_sampling_starts_and_never_after():
     chains = water_chains()
     running, masses = chains.start(None), []
@@ -179,16 +197,17 @@ def test_the_maximum_of_the_mass_starts_anew_from_late_gradients():
     while running.step < chains.schedule.mass_start:
         running = chains.advance(running)
     after = chains.advance(running)
-    expected = torch.maximum(running.mass.second_moment, after.mass.second_moment)
+    steps = chains.schedule.mass_start
+    assert 0.99**steps > 0.5, "so short that the zeros it began from count"
+    unbiased = running.mass.second_moment / (1 - 0.99**steps)
+    expected = torch.maximum(unbiased, after.mass.second_moment)
     assert torch.equal(after.mass.maximum, expected)
     assert torch.allclose(after.mass.mass, expected.sqrt(), rtol=1e-3, atol=1e-4), "and nothing is corrected for a short past"
 
 
 def test_draws_hold_the_log_posterior_of_their_parameters():
     chains = water_chains(prior_std=0.5)
-    running = chains.start(None)
-    while running.step < chains.schedule.total:
-        running = chains.advance(running)
+    running = advanced(chains)
     parameters = running.state.parameters
     mean, _ = chains.objective.log_likelihood(parameters, chains.probe)
     off = (parameters - chains.potential.layout.prior_mean()) / 0.5
@@ -266,7 +285,7 @@ def test_a_batch_ramp_and_a_cycle():
 )
 def test_every_option_draws_resumes_and_matters(tmp_path, monkeypatch, options):
     monkeypatch.setattr("alloop.posterior.run.CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("alloop.posterior.run.PROGRESS_STEPS", 1)
+    monkeypatch.setattr("alloop.posterior.resumable.STEPS_BETWEEN_REPORTS", 1)
     posterior = POSTERIOR.model_copy(update=options)
     whole = draw(tmp_path / "whole", posterior=posterior)
 
@@ -297,7 +316,7 @@ def test_the_health_of_a_posterior_holds_what_was_measured(tmp_path):
 
 def test_chains_branch_from_one_trunk_and_a_killed_trunk_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("alloop.posterior.run.CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("alloop.posterior.run.PROGRESS_STEPS", 1)
+    monkeypatch.setattr("alloop.posterior.resumable.STEPS_BETWEEN_REPORTS", 1)
     trunk = POSTERIOR.model_copy(update={"trunk": True, "step_size": 1e-12})
     seen = []
     together = draw(tmp_path / "trunk", posterior=trunk, progress=lambda progress: seen.append((progress.done, progress.total)))
@@ -371,3 +390,14 @@ def test_a_chain_that_is_never_finite_gives_no_sample_and_the_next_round_goes_on
     monkeypatch.undo()
     again = draw(tmp_path / "next", posterior=four, round=2, start=PosteriorStart(draws.samples, draws.model))
     assert len(again.samples) == 4
+
+
+def test_what_is_seen_live_is_what_is_stored(tmp_path, monkeypatch):
+    monkeypatch.setattr("alloop.posterior.resumable.STEPS_BETWEEN_REPORTS", 1)
+    told = []
+    draws = draw(tmp_path, progress=told.append)
+    assert [each.done for each in told] == sorted(each.done for each in told)
+    assert told[0].kinetic_temperature is None and told[0].r_hat is None, "nothing is drawn in the warm-up"
+    assert told[-1].done == told[-1].total == 3 * Schedule(POSTERIOR).total
+    assert told[-1].kinetic_temperature == pytest.approx(draws.health.kinetic_temperature)
+    assert told[-1].r_hat == pytest.approx(draws.health.r_hat_log_posterior)

@@ -72,7 +72,7 @@ def test_a_gradient_of_many_chains_is_that_of_each(objective):
 
 def test_what_was_measured_is_used_again_and_resumes_bit_for_bit(waters, tmp_path, monkeypatch):
     monkeypatch.setattr("alloop.posterior.run.CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("alloop.posterior.run.PROGRESS_STEPS", 1)
+    monkeypatch.setattr("alloop.posterior.resumable.STEPS_BETWEEN_REPORTS", 1)
     draw(waters, tmp_path / "measured")
     kept = json.loads((tmp_path / "measured" / NAME).read_text()) | {"chains_at_once": 3}
     for folder in ("whole", "broken"):  # as if another machine had measured this size

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from alloop.config import parse_config
 from alloop.errors import InputError
 from alloop.model.reference_energies import fit_scaling
 from alloop.posterior.prior import LearnedPrior, Prior, refuse_other_model
@@ -137,3 +138,13 @@ def test_samples_can_be_one_for_all(cheap):
     centres = best.around((0, 1, 2), None).mean
     assert torch.equal(centres, torch.from_numpy(parameters(cheap)[[0, 0, 0]]))
     assert isinstance(cheap.samples[0], PosteriorSample)
+
+
+def test_chains_under_a_prior_from_another_campaign_share_no_draws_with_it():
+    values = {"name": "a", "seed": 3, "system": {"structure": "a.xyz"}, "labeler": "pyscf"}
+    source = parse_config(values)
+    after = parse_config(values | {"name": "b", "prior": {"from": "a"}})
+    other = parse_config(values | {"name": "c", "prior": {"from": "a"}})
+    cheap = parse_config(values | {"prior": {"from": "xtb"}})
+    assert len({source.chain_seed, after.chain_seed, other.chain_seed}) == 3
+    assert source.chain_seed == cheap.chain_seed == 3
