@@ -1,10 +1,12 @@
-"""The benchmarks by name. One is a module with a `TITLE` and a function `run` of `Options`."""
+"""The benchmarks by name. One is a module with a `TITLE` and a function `run` of `Options`, or a study (`evidence`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from benchmarks import chains, gpu, posterior, profile, sampler, step
+from benchmarks.evidence import rmd17, study
 from benchmarks.harness import Options
 
 
@@ -16,6 +18,11 @@ class Benchmark:
     run: Callable[[Options], dict[str, Any]]
 
 
+def _study(name: str, module: study.Study) -> Benchmark:
+    return Benchmark(f"{module.TITLE}; {module.CORE_MINUTES:.0f} core-minutes", partial(study.run, name))
+
+
+STUDIES: dict[str, Any] = {"rmd17": rmd17}
 CATALOG = {
     "step": Benchmark(step.TITLE, step.run),
     "chains": Benchmark(chains.TITLE, chains.run),
@@ -23,4 +30,4 @@ CATALOG = {
     "profile": Benchmark(profile.TITLE, profile.run),
     "gpu": Benchmark(gpu.TITLE, gpu.run),
     "posterior": Benchmark(posterior.TITLE, posterior.run),
-}
+} | {name: _study(name, module) for name, module in STUDIES.items()}

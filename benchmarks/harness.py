@@ -59,7 +59,8 @@ class Row:
 class Options:
     """How a benchmark runs: rMD17 frames from the folder `data` where they are there; compiled programs too; `quick`: a
     miniature of it, which shows that it runs and judges nothing. Those that can run on a GPU do so on `device`; those that can
-    be cut off end after `max_minutes`, and go on from `folder`.
+    be cut off end after `max_minutes`, and go on from `folder`. Studies measure `jobs` cells side by side, and are of `full`
+    size where they are asked to be; that of rMD17 is of one `molecule`, `train` frames and `samples`.
     """
 
     data: Path | None = None
@@ -68,6 +69,11 @@ class Options:
     device: str = "auto"
     folder: Path | None = None
     max_minutes: float | None = None
+    full: bool = False
+    jobs: int = 1
+    molecule: str = "ethanol"
+    train: int | None = None
+    samples: int | None = None
 
     @property
     def pairs(self) -> int:
@@ -132,6 +138,11 @@ def counted(name: str, ours: float, peer: float | None, unit: str, *, aim: Aim |
     ratio = None if peer is None else ours / peer
     met = aim.met(ratio) if aim and ratio is not None else None
     return Row(name, ours, peer, ratio, None, 1, unit, aim.words if aim else None, met, reason)
+
+
+def judged(name: str, ours: float | None, peer: float | None, unit: str, aim: str, met: bool) -> Row:
+    """A row whose aim is no limit of a ratio."""
+    return Row(name, ours, peer, None, None, 1, unit, aim, met)
 
 
 def not_measured(name: str, aim: str | None, reason: str) -> Row:

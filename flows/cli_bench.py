@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from alloop.errors import InputError, nearest
+from flows.settings import usable_cores
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,21 +25,26 @@ def bench(
     compile: Annotated[bool, typer.Option("--compile", help="Time compiled programs, too; making them takes minutes.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="A miniature, to see that it runs; it judges nothing.")] = False,
     data: Annotated[Path | None, typer.Option(help="Folder with rMD17 frames; made-up frames if left out.")] = None,
-    device: Annotated[str, typer.Option(help="Of `gpu` and `posterior`: auto, cpu or cuda.")] = "auto",
-    folder: Annotated[Path | None, typer.Option(help="Where `posterior` is kept, and goes on from.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Of `posterior`, for this call; the next one goes on.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda, for those that can run on a GPU.")] = "auto",
+    folder: Annotated[Path | None, typer.Option(help="Where one that takes long is kept, and goes on from.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Of this call; the next one goes on.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="A study at the size of the paper; for a GPU.")] = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cells of a study side by side; all cores if left out.")] = None,
+    molecule: Annotated[str, typer.Option(help="Of `rmd17`.")] = "ethanol",
+    train: Annotated[int | None, typer.Option(min=2, help="Of `rmd17`: frames to train on.")] = None,
+    samples: Annotated[int | None, typer.Option(min=2, help="Of `rmd17`: members.")] = None,
 ) -> None:
     """Time a part of alloop beside its peer, in one process, in turns. A ratio below one: alloop is faster."""
     catalog = _catalog()
     if listed or name is None:
         for known, benchmark in catalog.items():
-            typer.echo(f"{known:<9}  {benchmark.title}")
+            typer.echo(f"{known:<12}  {benchmark.title}")
         return
     if name not in catalog:
         raise InputError("the name of a benchmark", repr(name), nearest(name, catalog))
     from benchmarks.harness import Options
 
-    options = Options(data, compile, quick, device, folder, max_minutes)
+    options = Options(data, compile, quick, device, folder, max_minutes, full, jobs or usable_cores(), molecule, train, samples)
     answer = catalog[name].run(options)
     typer.echo(json.dumps(answer, indent=2) if as_json else table(answer))
 

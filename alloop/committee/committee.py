@@ -30,8 +30,8 @@ class CommitteePrediction:
     `energy` [S] eV; `forces` each [A, 3] eV/Å; `energy_aleatoric_var`, `energy_epistemic_var` [S] eV^2; `force_aleatoric_var`
     each [A], or [A, 3] where the noise is a covariance, `force_epistemic_var` each [A, 3], (eV/Å)^2;
     `force_aleatoric_covariance` each [A, 3, 3], or None where the noise is isotropic; `stress` each [3, 3] eV/Å^3, or None if
-    not asked for; `member_energies` [K, S]; `member_forces` each [K, A, 3]; `features` [S, F]: what the members see, summed by
-    species.
+    not asked for; `member_energies` [K, S]; `member_forces` each [K, A, 3]; their aleatoric variances `member_energy_var`
+    [K, S] and `member_force_var` each [K, A] or [K, A, 3]; `features` [S, F]: what the members see, summed by species.
     """
 
     energy: Array
@@ -44,6 +44,8 @@ class CommitteePrediction:
     stress: list[Array] | None
     member_energies: Array
     member_forces: list[Array]
+    member_energy_var: Array
+    member_force_var: list[Array]
     features: Array
 
     @property
@@ -101,24 +103,23 @@ class Committee:
         sizes = [structure.n_atoms for structure in structures]
         forces = predicted.forces.double().cpu().numpy()
         covariance = None if predicted.force_covariance is None else predicted.force_covariance.double().mean(0).cpu().numpy()
-        if covariance is None:
-            noise = predicted.log_variance_forces.double().exp().mean(0).cpu().numpy()
-        else:
-            noise = np.diagonal(covariance, axis1=1, axis2=2)
+        noises = predicted.force_variance.double().cpu().numpy()
         borders = np.cumsum(sizes)[:-1]
         members = np.split(forces, borders, axis=1)
-        energies = predicted.energy.cpu().numpy()
+        energies, energy_noises = predicted.energy.cpu().numpy(), predicted.log_variance_energy.double().exp().cpu().numpy()
         return CommitteePrediction(
             energy=energies.mean(0),
             forces=[each.mean(0) for each in members],
-            energy_aleatoric_var=predicted.log_variance_energy.double().exp().mean(0).cpu().numpy(),
+            energy_aleatoric_var=energy_noises.mean(0),
             energy_epistemic_var=energies.var(0, ddof=1),
-            force_aleatoric_var=np.split(noise, borders),
+            force_aleatoric_var=np.split(noises.mean(0), borders),
             force_epistemic_var=[each.var(0, ddof=1) for each in members],
             force_aleatoric_covariance=None if covariance is None else np.split(covariance, borders),
             stress=None if predicted.stress is None else list(predicted.stress.double().mean(0).cpu().numpy()),
             member_energies=energies,
             member_forces=members,
+            member_energy_var=energy_noises,
+            member_force_var=np.split(noises, borders, axis=1),
             features=self._pooled(predicted, batch),
         )
 
@@ -167,5 +168,7 @@ def _joined(parts: list[CommitteePrediction]) -> CommitteePrediction:
         stress=None if parts[0].stress is None else each("stress"),
         member_energies=np.concatenate([part.member_energies for part in parts], axis=1),
         member_forces=each("member_forces"),
+        member_energy_var=np.concatenate([part.member_energy_var for part in parts], axis=1),
+        member_force_var=each("member_force_var"),
         features=rows("features"),
     )

@@ -191,3 +191,14 @@ def bootstrap_interval(
     values = [statistic(frames[row]) for row in rows]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def risk_coverage(errors: Array, sigmas: Array) -> float:
+    """Area under the risk-coverage curve (Geifman and El-Yaniv 2017) over the mean absolute error of all items: the mean
+    absolute error of the share of items with the smallest sigma, averaged over all shares, by that of all.
+
+    1 if sigma orders nothing; the least possible is reached where it orders all items by their error.
+    """
+    size = np.abs(np.ravel(errors))[np.argsort(np.ravel(sigmas), kind="stable")]
+    risks = np.cumsum(size) / np.arange(1, size.size + 1)
+    return float(risks.mean() / size.mean())

@@ -53,6 +53,13 @@ class Prediction:
     force_covariance: Tensor | None
     features: Tensor
 
+    @property
+    def force_variance(self) -> Tensor:
+        """Of the noise, (eV/Å)^2: [K, A], or the diagonal [K, A, 3] of a covariance."""
+        if self.force_covariance is None:
+            return self.log_variance_forces.double().exp()
+        return self.force_covariance.double().diagonal(dim1=-2, dim2=-1)
+
 
 class Potential:
     """The function (parameters [K, P], batch) -> energies, forces, noise. Holds no parameters itself."""

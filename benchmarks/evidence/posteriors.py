@@ -1,0 +1,107 @@
+"""Posteriors drawn for studies: resumable within a cell, the time they took adding up over calls."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from alloop.committee.committee import Committee
+from alloop.digests import digest_bytes, digest_json
+from alloop.files import write_atomically
+from alloop.posterior.health import SamplerHealth
+from alloop.posterior.live import SamplingProgress
+from alloop.posterior.run import PosteriorDraws, PosteriorStart, SamplingJob, sample_posterior
+from alloop.sections import ModelConfig, PosteriorConfig
+from alloop.training.training_set import TrainingSet
+from benchmarks.evidence.study import Figures, Place
+
+SECONDS_BETWEEN_NOTES = 5.0
+
+
+@dataclass
+class _Meter:
+    """Seconds spent on one posterior over all calls, kept in `file`; raises `OutOfTime` when the time of the call is over."""
+
+    file: Path
+    place: Place
+
+    def __post_init__(self) -> None:
+        held = json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else {"wall": 0.0, "core": 0.0}
+        self._before = held["wall"], held["core"]
+        self._begin = time.monotonic(), time.process_time()
+        self._kept = time.monotonic()
+
+    @property
+    def spent(self) -> tuple[float, float]:
+        """Wall and core seconds."""
+        return (
+            self._before[0] + time.monotonic() - self._begin[0],
+            self._before[1] + time.process_time() - self._begin[1],
+        )
+
+    def heard(self, _: SamplingProgress) -> None:
+        if time.monotonic() - self._kept > SECONDS_BETWEEN_NOTES:
+            self.keep()
+            self.place.on_time()
+
+    def keep(self) -> None:
+        self._kept = time.monotonic()
+        wall, core = self.spent
+        write_atomically(self.file, json.dumps({"wall": wall, "core": core}).encode())
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn, and what that took in all calls."""
+
+    draws: PosteriorDraws
+    wall_seconds: float
+    core_seconds: float
+
+    @property
+    def committee(self) -> Committee:
+        return Committee.load(self.draws.model, self.draws.samples)
+
+    def subset(self, samples: slice) -> Committee:
+        """Of some of the samples."""
+        return Committee.load(self.draws.model, self.draws.samples[samples])
+
+    @property
+    def figures(self) -> Figures:
+        """What it cost, and what the diagnostics say."""
+        health: SamplerHealth = self.draws.health
+        told = ("r_hat_forces", "r_hat_log_posterior", "ess_forces", "kinetic_temperature", "gradient_evaluations", "converged")
+        costs = {"sampling_wall_seconds": self.wall_seconds, "sampling_core_seconds": self.core_seconds}
+        return {**{name: getattr(health, name) for name in told}, **costs}
+
+
+def drawn(
+    place: Place,
+    labels: TrainingSet,
+    model: ModelConfig,
+    posterior: PosteriorConfig,
+    *,
+    seed: int,
+    round: int = 1,
+    start: PosteriorStart | None = None,
+) -> Drawn:
+    """The posterior, from its own folder in that of the study if it was drawn before. Raises `OutOfTime`."""
+    facts = {
+        "labels": labels.digest,
+        "model": model.model_dump(mode="json"),
+        "posterior": posterior.model_dump(mode="json"),
+        "stream": [seed, round],
+        "start": "" if start is None else digest_bytes(*(sample.parameters.tobytes() for sample in start.samples)),
+        "device": place.device,
+    }
+    folder = place.folder / "posteriors" / digest_json(facts)
+    folder.mkdir(parents=True, exist_ok=True)
+    meter = _Meter(folder / "spent.json", place)
+    job = SamplingJob(model, posterior, seed, round, start)
+    whole = (folder / "done").is_file()
+    draws = sample_posterior(labels, job, processes=1, checkpoints=folder, progress=meter.heard, device=place.device)
+    if not whole:
+        meter.keep()
+        write_atomically(folder / "done", b"")
+    spent = json.loads((folder / "spent.json").read_text(encoding="utf-8"))
+    return Drawn(draws, spent["wall"], spent["core"])

@@ -1,0 +1,111 @@
+"""rMD17 (Christensen and von Lilienfeld 2020): the sampler beside its baselines at equal gradient evaluations, and what was
+published. Reduced: few frames. At full size: 970, as Rensmeyer et al. 2024."""
+
+from typing import Any
+
+import numpy as np
+
+from alloop.rng import numpy_stream
+from alloop.sections import ModelConfig, PosteriorConfig
+from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
+from benchmarks.evidence.figures import COST, FORCES, Comparison, compared, energies_of, figures, forces_of
+from benchmarks.evidence.posteriors import drawn
+from benchmarks.evidence.study import Facts, Figures, Place, Results
+from benchmarks.frames import Frames, rmd17
+from benchmarks.harness import Options, Row, judged
+from benchmarks.systems import rattled
+
+TITLE = "rMD17: the sampler, its baselines, what was published"
+CORE_MINUTES = 0.0
+SEEDS = (1, 2, 3)
+ARMS = ("sghmc", "ensemble", "dropout")
+GROUP = ("molecule", "train", "arm")
+COLUMNS = (*FORCES, *COST)
+REDUCED, FULL = (50, 100), (970,)
+TEST = 1000
+MODEL = ModelConfig()
+POSTERIOR = PosteriorConfig(samples=8, chains_at_once=4, warmup_steps=4000, mass_steps=500, sampling_steps=1500)
+LONG = {"chains_at_once": 0, "warmup_steps": 40_000, "mass_steps": 4_000, "sampling_steps": 16_000}
+FEW = {"samples": 2, "warmup_steps": 12, "mass_steps": 6, "sampling_steps": 12, "batch_size": 2, "thinning": 2}
+LEAST_GAIN, LEAST_AUC, HONEST = 0.2, 0.93, (0.85, 1.15)
+
+
+def cells(options: Options) -> list[Facts]:
+    """Of each number of frames, seed and arm."""
+    samples = options.samples or (FEW["samples"] if options.quick else POSTERIOR.samples)
+    trains = (options.train,) if options.train else (8,) if options.quick else FULL if options.full else REDUCED
+    seeds = SEEDS[:1] if options.quick or options.full else SEEDS
+    return [
+        {"molecule": options.molecule, "train": train, "arm": arm, "seed": seed, "samples": samples}
+        for train in trains
+        for seed in seeds
+        for arm in ARMS
+    ]
+
+
+def measure(cell: Facts, place: Place) -> Figures:
+    """One arm on one choice of frames, measured on the test frames of the split; nothing calibrated."""
+    return measured(cell, place, posterior_of(place, method=cell["arm"], samples=cell["samples"]))
+
+
+def posterior_of(place: Place, **options: Any) -> PosteriorConfig:
+    """The settings of all arms, with `options`: every method spends as many gradients."""
+    size = FEW if place.quick else LONG if place.full else {}
+    return PosteriorConfig.model_validate(POSTERIOR.model_dump() | size | options)
+
+
+def measured(cell: Facts, place: Place, posterior: PosteriorConfig) -> Figures:
+    """Draw on the frames of a cell (`molecule`, `train`, `seed`), and measure on the test frames."""
+    labels, test = frames_of(cell, place)
+    found = drawn(place, labels, place.model(MODEL), posterior, seed=cell["seed"])
+    predicted = found.committee.predict([item.structure for item in test])
+    forces, energies = forces_of(test, predicted), energies_of(test, predicted)
+    place.keep(cell, errors=_by_frame(forces.errors, len(test)), sigmas=_by_frame(forces.sigma, len(test)))
+    return {**figures(forces), **{f"energy_{name}": value for name, value in figures(energies).items()}, **found.figures}
+
+
+def frames_of(cell: Facts, place: Place) -> tuple[TrainingSet, tuple[LabeledStructure, ...]]:
+    """As many training frames of the official split, chosen by the seed, and all its test frames."""
+    train, test = (_frames(cell["molecule"], part, place) for part in ("train", "test"))
+    order = numpy_stream(cell["seed"], "frames").permutation(len(train.structures))
+    labels = TrainingSet(train.labeled(order[: cell["train"]].tolist(), "train"))
+    return labels, test.labeled(range(min(TEST, len(test.structures))), "test", Purpose.EVALUATION)
+
+
+def _frames(molecule: str, part: str, place: Place) -> Frames:
+    if place.quick:
+        return rattled("ethanol", SEEDS[0] + (part == "test"))
+    return rmd17(place.frames(f"rmd17_{molecule}_split01.npz").parent, molecule, part)
+
+
+def rows(done: Results, place: Place) -> list[Row]:
+    """What is to be reached with the most frames."""
+    del place
+    most = max(cell["train"] for cell, _ in done.cells)
+
+    def mean(key: str, arm: str = "sghmc") -> float:
+        return done.mean(key, train=most, arm=arm)
+
+    gain, mll, dropout, auc, z_std = mean("gain"), mean("mll"), mean("mll", "dropout"), mean("auc_worst"), mean("z_std")
+    name, (low, high) = f"{most} frames, sghmc:", HONEST
+    return [
+        judged(f"{name} gain over constant sigma", gain, None, "nats", f">= {LEAST_GAIN}", gain >= LEAST_GAIN),
+        judged(f"{name} MLL, beside dropout", mll, dropout, "nats", "above dropout", mll > dropout),
+        judged(f"{name} AUC, worst 1 %", auc, None, "", f">= {LEAST_AUC}", auc >= LEAST_AUC),
+        judged(f"{name} z std", z_std, None, "", f"{low} to {high}", low <= z_std <= high),
+    ]
+
+
+def comparisons(done: Results, place: Place) -> list[Comparison]:
+    """The sampler beside each baseline, for each number of frames."""
+    trains = sorted({cell["train"] for cell, _ in done.cells})
+    return [
+        each
+        for train in trains
+        for arm in ARMS[1:]
+        for each in compared(f"{train} frames", done, place, {"train": train, "arm": "sghmc"}, {"train": train, "arm": arm})
+    ]
+
+
+def _by_frame(values: Any, frames: int) -> Any:
+    return np.reshape(values, (frames, -1)).astype(np.float32)

@@ -1,0 +1,214 @@
+"""How a study runs: cell by cell, side by side in processes, resumable at any moment; its answer holds every cell.
+
+A cell is one measurement: what it measured is written to the folder as soon as it is done, under a name made of what it is.
+The same command goes on where it was, within a cell as well: chains go on from their checkpoints.
+"""
+
+import json
+import math
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from alloop.device import resolve_device
+from alloop.digests import digest_json
+from alloop.errors import InputError
+from alloop.files import write_atomically
+from alloop.posterior.run import one_thread
+from alloop.sections import ModelConfig
+from benchmarks.harness import Options, Row, answer, commit, machine, not_measured
+
+FOLDER = Path("evidence")
+Facts = dict[str, Any]
+Figures = dict[str, Any]
+
+
+class OutOfTime(Exception):
+    """The minutes given are over; what was done is kept."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where cells are measured: their `folder`, the reference `data`, whether it is a miniature (`quick`) or of full size, on
+    which `device`, and until when (`deadline`, seconds since the epoch)."""
+
+    folder: Path
+    data: Path | None
+    quick: bool = False
+    full: bool = False
+    device: str = "cpu"
+    deadline: float = math.inf
+
+    def frames(self, name: str) -> Path:
+        """A file of the reference data. Raises `InputError` where it is not there."""
+        if self.data is None or not (self.data / name).is_file():
+            raise InputError(
+                f"the file {name}",
+                f"none in {self.data}",
+                "give its folder with --data or ALLOOP_DATA; docs/evidence.md has sources",
+            )
+        return self.data / name
+
+    def keep(self, cell: Facts, **arrays: Any) -> None:
+        """Arrays of a cell that are too large for its figures."""
+        buffer = BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        self._arrays(cell).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._arrays(cell), buffer.getvalue())
+
+    def kept(self, cell: Facts) -> Mapping[str, Any]:
+        """What was kept of a cell."""
+        with np.load(self._arrays(cell), allow_pickle=False) as held:
+            return dict(held)
+
+    def _arrays(self, cell: Facts) -> Path:
+        return self.folder / "arrays" / f"{self.kind}-{digest_json(cell)}.npz"
+
+    @property
+    def kind(self) -> str:
+        """Sizes never mix: each has files of its own."""
+        return "quick" if self.quick else "full" if self.full else "reduced"
+
+    def model(self, wanted: ModelConfig) -> ModelConfig:
+        """The network, or the smallest that has every part of it."""
+        return Options(quick=self.quick).model(wanted)
+
+    def on_time(self) -> None:
+        """Raises `OutOfTime` past the deadline."""
+        if time.time() > self.deadline:
+            raise OutOfTime
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of a table: its `key` in what a cell measured, its `title` with a unit, `scale`, and digits."""
+
+    key: str
+    title: str
+    digits: int = 3
+    scale: float = 1.0
+
+
+class Study(Protocol):
+    """A module of this package.
+
+    `TITLE`; `CORE_MINUTES` that its reduced cells took; `GROUP`: the keys of a cell that name a line of its table, all others
+    (the seed) being averaged over; `COLUMNS` of the table. `cells` in the order they are run; `measure` one; `rows` that have
+    an aim, and `comparisons` of two arms, of all cells with what they measured.
+    """
+
+    TITLE: str
+    CORE_MINUTES: float
+    SEEDS: tuple[int, ...]
+    GROUP: tuple[str, ...]
+    COLUMNS: tuple[Column, ...]
+
+    def cells(self, options: Options) -> list[Facts]: ...
+    def measure(self, cell: Facts, place: Place) -> Figures: ...
+    def rows(self, done: "Results", place: Place) -> list[Row]: ...
+    def comparisons(self, done: "Results", place: Place) -> Sequence[Any]: ...
+
+
+@dataclass(frozen=True)
+class Results:
+    """Cells with what they measured."""
+
+    cells: tuple[tuple[Facts, Figures], ...]
+
+    def of(self, **facts: Any) -> list[tuple[Facts, Figures]]:
+        """The cells that have these facts."""
+        return [
+            (cell, figures) for cell, figures in self.cells if all(cell.get(name) == value for name, value in facts.items())
+        ]
+
+    def mean(self, key: str, **facts: Any) -> float:
+        """Of one figure over the cells that have these facts; NaN where none of them has it."""
+        values = [figures[key] for _, figures in self.of(**facts) if figures.get(key) is not None]
+        return sum(values) / len(values) if values else math.nan
+
+
+def run(name: str, options: Options) -> dict[str, Any]:
+    """Measure the cells that were not measured yet, until the time is over; then answer with all that are done."""
+    study = _study(name)
+    place = _place(options)
+    cells = study.cells(options)
+    files = [_file(place, name, cell) for cell in cells]
+    missing = [index for index, file in enumerate(files) if not file.is_file()]
+    if missing:
+        for index, figures in _measured(name, [(index, cells[index]) for index in missing], place, options.jobs):
+            write_atomically(files[index], json.dumps(figures, allow_nan=False).encode())
+            print(f"{name}: {sum(file.is_file() for file in files)} of {len(files)} cells", file=sys.stderr, flush=True)
+    done = [
+        (cell, json.loads(file.read_text(encoding="utf-8"))) for cell, file in zip(cells, files, strict=True) if file.is_file()
+    ]
+    left = len(cells) - len(done)
+    results = Results(tuple(done))
+    rows = study.rows(results, place) if not left else [_unfinished(name, len(done), len(cells))]
+    comparisons = study.comparisons(results, place) if not left else []
+    return answer(name, study.SEEDS[0], rows, options) | {
+        "size": place.kind,
+        "complete": not left,
+        "cells": [{"cell": cell, "figures": figures} for cell, figures in done],
+        "comparisons": [asdict(each) for each in comparisons],
+    }
+
+
+def _study(name: str) -> Study:
+    module: Any = import_module(f"benchmarks.evidence.{name.replace('-', '_')}")
+    return module
+
+
+def _place(options: Options) -> Place:
+    deadline = time.time() + 60.0 * options.max_minutes if options.max_minutes else math.inf
+    data = options.data or (Path(os.environ["ALLOOP_DATA"]) if os.environ.get("ALLOOP_DATA") else None)
+    return Place(options.folder or FOLDER, data, options.quick, options.full, resolve_device(options.device).type, deadline)
+
+
+def _file(place: Place, name: str, cell: Facts) -> Path:
+    return place.folder / name / f"{place.kind}-{digest_json(cell)}.json"
+
+
+def _measured(name: str, cells: Sequence[tuple[int, Facts]], place: Place, jobs: int) -> Iterator[tuple[int, Figures]]:
+    """What each cell measured, as they are done; none that the time did not suffice for."""
+    if jobs <= 1:
+        for index, cell in cells:
+            figures = _measure(name, cell, place)
+            if figures is not None:
+                yield index, figures
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        running: dict[Future[Figures | None], int] = {pool.submit(_measure, name, cell, place): index for index, cell in cells}
+        while running:
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for each in finished:
+                index, figures = running.pop(each), each.result()
+                if figures is not None:
+                    yield index, figures
+
+
+def _measure(name: str, cell: Facts, place: Place) -> Figures | None:
+    """In one thread; None where the time was over. The time it took, machine and commit go with it."""
+    started, cpu = time.monotonic(), time.process_time()
+    try:
+        place.on_time()
+        with one_thread():
+            figures = _study(name).measure(cell, place)
+    except OutOfTime:
+        return None
+    spent: Mapping[str, Any] = {"wall_seconds": time.monotonic() - started, "core_seconds": time.process_time() - cpu}
+    return {**spent, **figures, "machine": machine(), "commit": commit()}
+
+
+def _unfinished(name: str, done: int, total: int) -> Row:
+    return not_measured(name, None, f"{done} of {total} cells are measured: the same command goes on")
