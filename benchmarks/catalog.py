@@ -1,33 +1,54 @@
 """The benchmarks by name. One is a module with a `TITLE` and a function `run` of `Options`, or a study (`evidence`)."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from benchmarks import chains, gpu, posterior, profile, sampler, step
-from benchmarks.evidence import rmd17, study
-from benchmarks.harness import Options
+from benchmarks import chains, gpu, posterior, profile, sampler, step, table
+from benchmarks.evidence import ammonia, calibration, cold, cost, domain, offline, rmd17, study
+from benchmarks.evidence import table as evidence_table
+from benchmarks.harness import ROOT, Options
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What it measures, and what runs it: the answer is {name, machine, commit, seed, rows}."""
+    """What it measures, what runs it (the answer is {name, machine, commit, seed, rows}), what shows that, and the options that
+    it has of its own."""
 
     title: str
     run: Callable[[Options], dict[str, Any]]
+    table: Callable[[dict[str, Any]], str] = table.table
+    choices: Mapping[str, type] = field(default_factory=dict)
 
 
 def _study(name: str, module: study.Study) -> Benchmark:
-    return Benchmark(f"{module.TITLE}; {module.CORE_MINUTES:.0f} core-minutes", partial(study.run, name))
+    """With the core-minutes of the run that is recorded."""
+    file = ROOT / "benchmarks" / "results" / f"{name}.json"
+    taken = (
+        f"{evidence_table.core_minutes(json.loads(file.read_text(encoding='utf-8'))):.0f} core-minutes"
+        if file.is_file()
+        else ""
+    )
+    choices = {"jobs": int, "full": bool, **getattr(module, "CHOICES", {})}
+    return Benchmark(f"{module.TITLE}; {taken or 'not run yet'}", partial(study.run, name), evidence_table.table, choices)
 
 
-STUDIES: dict[str, Any] = {"rmd17": rmd17}
+STUDIES: dict[str, Any] = {
+    "rmd17": rmd17,
+    "cold": cold,
+    "domain": domain,
+    "calibration": calibration,
+    "ammonia": ammonia,
+    "offline": offline,
+}
 CATALOG = {
-    "step": Benchmark(step.TITLE, step.run),
+    "step": Benchmark(step.TITLE, step.run, choices={"compile": bool}),
     "chains": Benchmark(chains.TITLE, chains.run),
     "sampler": Benchmark(sampler.TITLE, sampler.run),
     "profile": Benchmark(profile.TITLE, profile.run),
     "gpu": Benchmark(gpu.TITLE, gpu.run),
     "posterior": Benchmark(posterior.TITLE, posterior.run),
+    cost.NAME: Benchmark(cost.TITLE, cost.run),
 } | {name: _study(name, module) for name, module in STUDIES.items()}

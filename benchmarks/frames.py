@@ -1,7 +1,9 @@
-"""Frames of rMD17 (PBE/def2-SVP; Christensen and von Lilienfeld 2020): 1,000 to train on, 1,000 to test on, in one file."""
+"""Frames of reference data, one composition a file: rMD17 (PBE/def2-SVP; Christensen and von Lilienfeld 2020), 1,000 to train
+on and 1,000 to test on, and others.
+"""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,18 @@ class Frames:
     energies: NDArray[np.float64]
     forces: NDArray[np.float64]
 
+    def subset(self, indices: Sequence[int]) -> "Frames":
+        """The frames `indices`, in that order."""
+        rows = list(indices)
+        return Frames([self.structures[row] for row in rows], self.energies[rows], self.forces[rows])
+
+    def joined(self, other: "Frames") -> "Frames":
+        """These frames, then the others."""
+        both = [
+            np.concatenate([mine, theirs]) for mine, theirs in ((self.energies, other.energies), (self.forces, other.forces))
+        ]
+        return Frames([*self.structures, *other.structures], *both)
+
     def labeled(self, indices: Iterable[int], name: str, purpose: Purpose = Purpose.TRAIN) -> tuple[LabeledStructure, ...]:
         """The frames `indices` as labels called `name`-index."""
         return tuple(
@@ -39,6 +53,14 @@ def rmd17(folder: Path, molecule: str, part: str, count: int | None = None) -> F
         structures = [Structure.molecule(data["z"], positions) for positions in data[f"R_{part}"][:count]]
         energies, forces = (data[f"{name}_{part}"][:count] * EV_PER_KCAL_PER_MOL for name in "EF")
     return Frames(structures, energies, forces)
+
+
+def composition(file: Path, *, forces: bool = True) -> Frames:
+    """All frames of a file with `z`, `R`, `E` and, unless it has energies only, `F`, in the units it names: kcal/mol or eV."""
+    with np.load(file, allow_pickle=False) as data:
+        unit = EV_PER_KCAL_PER_MOL if str(data["units_energy"]).startswith("kcal/mol") else 1.0
+        structures = [Structure.molecule(data["z"], positions) for positions in data["R"]]
+        return Frames(structures, unit * data["E"], unit * data["F"] if forces else np.zeros_like(data["R"]))
 
 
 def ethanol(part: str) -> Frames:

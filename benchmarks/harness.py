@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,23 +57,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Options:
-    """How a benchmark runs: rMD17 frames from the folder `data` where they are there; compiled programs too; `quick`: a
-    miniature of it, which shows that it runs and judges nothing. Those that can run on a GPU do so on `device`; those that can
-    be cut off end after `max_minutes`, and go on from `folder`. Studies measure `jobs` cells side by side, and are of `full`
-    size where they are asked to be; that of rMD17 is of one `molecule`, `train` frames and `samples`.
+    """How a benchmark runs: reference frames from the folder `data` where they are there; `quick`: a miniature of it, which
+    shows that it runs and judges nothing. Those that can run on a GPU do so on `device`; those that can be cut off end after
+    `max_minutes`, and go on from `folder`. `choices` are the options that a benchmark has of its own.
     """
 
     data: Path | None = None
-    compile: bool = False
     quick: bool = False
     device: str = "auto"
     folder: Path | None = None
     max_minutes: float | None = None
-    full: bool = False
-    jobs: int = 1
-    molecule: str = "ethanol"
-    train: int | None = None
-    samples: int | None = None
+    choices: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def full(self) -> bool:
+        """Whether a study is to be of the paper's size."""
+        return bool(self.choices.get("full"))
 
     @property
     def pairs(self) -> int:

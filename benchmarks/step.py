@@ -50,7 +50,7 @@ def _rows(molecule: str, options: Options) -> list[Row]:
     if peer_nequip.is_installed():
         contestants["peer"] = peer_step(task)
     refused = "not asked for: takes minutes, give --compile"
-    if options.compile:
+    if options.choices.get("compile"):
         program = FixedShapeGradient(gradient, compiled)
         program(parameters, indices)
         refused = next(iter(program.refused.values()), "")

@@ -2,51 +2,67 @@
 
 import importlib.util
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from alloop.errors import InputError, nearest
-from flows.settings import usable_cores
 
 ROOT = Path(__file__).parents[1]
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's command."""
-    app.command()(bench)
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)
 
 
 def bench(
+    context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="Which one; `--list` names them.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="Name the benchmarks.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, on standard output.")] = False,
-    compile: Annotated[bool, typer.Option("--compile", help="Time compiled programs, too; making them takes minutes.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="A miniature, to see that it runs; it judges nothing.")] = False,
     data: Annotated[Path | None, typer.Option(help="Folder with rMD17 frames; made-up frames if left out.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda, for those that can run on a GPU.")] = "auto",
     folder: Annotated[Path | None, typer.Option(help="Where one that takes long is kept, and goes on from.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Of this call; the next one goes on.")] = None,
-    full: Annotated[bool, typer.Option("--full", help="A study at the size of the paper; for a GPU.")] = False,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Cells of a study side by side; all cores if left out.")] = None,
-    molecule: Annotated[str, typer.Option(help="Of `rmd17`.")] = "ethanol",
-    train: Annotated[int | None, typer.Option(min=2, help="Of `rmd17`: frames to train on.")] = None,
-    samples: Annotated[int | None, typer.Option(min=2, help="Of `rmd17`: members.")] = None,
 ) -> None:
-    """Time a part of alloop beside its peer, in one process, in turns. A ratio below one: alloop is faster."""
+    """Measure a part of alloop beside its peers. `--list` names the benchmarks, and the options that only some of them have."""
     catalog = _catalog()
     if listed or name is None:
         for known, benchmark in catalog.items():
-            typer.echo(f"{known:<12}  {benchmark.title}")
+            own = " ".join(f"[--{choice.replace('_', '-')}]" for choice in benchmark.choices)
+            typer.echo(f"{known:<12}  {benchmark.title}  {own}".rstrip())
         return
     if name not in catalog:
         raise InputError("the name of a benchmark", repr(name), nearest(name, catalog))
     from benchmarks.harness import Options
 
-    options = Options(data, compile, quick, device, folder, max_minutes, full, jobs or usable_cores(), molecule, train, samples)
+    choices = chosen(context.args, catalog[name].choices, name)
+    options = Options(data, quick, device, folder, max_minutes, choices)
     answer = catalog[name].run(options)
-    typer.echo(json.dumps(answer, indent=2) if as_json else table(answer))
+    typer.echo(json.dumps(answer, indent=2) if as_json else catalog[name].table(answer))
+
+
+def chosen(arguments: Sequence[str], known: Mapping[str, type], name: str) -> dict[str, Any]:
+    """The options that a benchmark has of its own: `--train 970` of {"train": int} is {"train": 970}; one of bool has no value.
+
+    Raises `InputError` for one that it does not have, and for a value that cannot be.
+    """
+    found: dict[str, Any] = {}
+    left = list(arguments)
+    while left:
+        option = left.pop(0)
+        key = option.removeprefix("--").replace("-", "_")
+        if not option.startswith("--") or key not in known:
+            raise InputError(f"options that `bench {name}` has", option, nearest(key, known) if known else "leave it out")
+        try:
+            found[key] = True if known[key] is bool else known[key](left.pop(0))
+        except (IndexError, ValueError):
+            raise InputError(f"a value of {option}: {known[key].__name__}", "none that fits", f"write {option} VALUE") from None
+    return found
 
 
 def _catalog() -> dict[str, Any]:
@@ -61,26 +77,3 @@ def _catalog() -> dict[str, Any]:
     from benchmarks.catalog import CATALOG
 
     return CATALOG
-
-
-def table(answer: dict[str, Any]) -> str:
-    """An answer in Markdown: the same on a screen and on a page."""
-    lines = [
-        f"{answer['name']}: commit {answer['commit']}, seed {answer['seed']}; {answer['machine']}",
-        "",
-        "| what | ours | peer | ratio | quartiles | aim | met |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    named: dict[str, list[str]] = {}
-    for row in answer["rows"]:
-        if row["reason"]:
-            named.setdefault(row["reason"], []).append(row["name"])
-        figures = [_figure(row["ours"], row["unit"]), _figure(row["peer"], row["unit"]), _figure(row["ratio"])]
-        spread = f"{row['spread'][0]:.2g} to {row['spread'][1]:.2g}" if row["spread"] else ""
-        met = {True: "yes", False: "no", None: "not known" if row["aim"] else ""}[row["met"]]
-        lines.append("| " + " | ".join([row["name"], *figures, spread, row["aim"] or "", met]) + " |")
-    return "\n".join([*lines, "", *(f"- {', '.join(names)}: {reason}" for reason, names in named.items())])
-
-
-def _figure(value: float | None, unit: str = "") -> str:
-    return "" if value is None else f"{value:.3g} {unit}".rstrip()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -163,22 +164,13 @@ def sample_posterior(
     schedule, trunk, spent = Schedule(job.posterior), None, 0.0
     shared = schedule.mass_start if job.posterior.trunk and job.start is None else 0
     total = schedule.total * count - shared * (count - 1)
+    whole = partial(_Group, job, training_set, scaling, device=device, compiled=compiled)
     if shared:
-        group = _Group(job, training_set, scaling, (TRUNK,), checkpoints / "trunk", device, compiled=compiled)
+        group = whole((TRUNK,), checkpoints / "trunk")
         trunk, spent = group.warm_up(lambda seen: progress(SamplingProgress(seen.step, total)))
-    groups = [
-        _Group(
-            job,
-            training_set,
-            scaling,
-            tuple(range(first, min(first + at_once, count))),
-            checkpoints / f"chains-{first}",
-            device,
-            trunk,
-            compiled,
-        )
-        for first in range(0, count, at_once)
-    ]
+    borders = range(0, count, at_once)
+    members = {first: tuple(range(first, min(first + at_once, count))) for first in borders}
+    groups = [whole(members[first], checkpoints / f"chains-{first}", trunk=trunk) for first in borders]
     latest: dict[int, Seen] = {}
 
     def heard(group: int, seen: Seen) -> None:

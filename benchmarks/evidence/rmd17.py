@@ -16,9 +16,9 @@ from benchmarks.harness import Options, Row, judged
 from benchmarks.systems import rattled
 
 TITLE = "rMD17: the sampler, its baselines, what was published"
-CORE_MINUTES = 0.0
 SEEDS = (1, 2, 3)
 ARMS = ("sghmc", "ensemble", "dropout")
+CHOICES = {"molecule": str, "train": int, "samples": int}
 GROUP = ("molecule", "train", "arm")
 COLUMNS = (*FORCES, *COST)
 REDUCED, FULL = (50, 100), (970,)
@@ -32,11 +32,13 @@ LEAST_GAIN, LEAST_AUC, HONEST = 0.2, 0.93, (0.85, 1.15)
 
 def cells(options: Options) -> list[Facts]:
     """Of each number of frames, seed and arm."""
-    samples = options.samples or (FEW["samples"] if options.quick else POSTERIOR.samples)
-    trains = (options.train,) if options.train else (8,) if options.quick else FULL if options.full else REDUCED
+    samples = options.choices.get("samples", FEW["samples"] if options.quick else POSTERIOR.samples)
+    trains = (8,) if options.quick else FULL if options.full else REDUCED
+    trains = (options.choices["train"],) if "train" in options.choices else trains
+    molecule = options.choices.get("molecule", "ethanol")
     seeds = SEEDS[:1] if options.quick or options.full else SEEDS
     return [
-        {"molecule": options.molecule, "train": train, "arm": arm, "seed": seed, "samples": samples}
+        {"molecule": molecule, "train": train, "arm": arm, "seed": seed, "samples": samples}
         for train in trains
         for seed in seeds
         for arm in ARMS

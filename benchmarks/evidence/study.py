@@ -27,6 +27,7 @@ from alloop.files import write_atomically
 from alloop.posterior.run import one_thread
 from alloop.sections import ModelConfig
 from benchmarks.harness import Options, Row, answer, commit, machine, not_measured
+from flows.settings import usable_cores
 
 FOLDER = Path("evidence")
 Facts = dict[str, Any]
@@ -102,13 +103,13 @@ class Column:
 class Study(Protocol):
     """A module of this package.
 
-    `TITLE`; `CORE_MINUTES` that its reduced cells took; `GROUP`: the keys of a cell that name a line of its table, all others
+    `TITLE`; `GROUP`: the keys of a cell that name a line of its table, all others
     (the seed) being averaged over; `COLUMNS` of the table. `cells` in the order they are run; `measure` one; `rows` that have
-    an aim, and `comparisons` of two arms, of all cells with what they measured.
+    an aim, and `comparisons` of two arms, of all cells with what they measured. One cell may fill several lines: its figures
+    then hold `lines`, pairs of the facts that a line adds and its own figures.
     """
 
     TITLE: str
-    CORE_MINUTES: float
     SEEDS: tuple[int, ...]
     GROUP: tuple[str, ...]
     COLUMNS: tuple[Column, ...]
@@ -139,31 +140,33 @@ class Results:
 
 def run(name: str, options: Options) -> dict[str, Any]:
     """Measure the cells that were not measured yet, until the time is over; then answer with all that are done."""
-    study = _study(name)
+    study = study_of(name)
     place = _place(options)
     cells = study.cells(options)
     files = [_file(place, name, cell) for cell in cells]
     missing = [index for index, file in enumerate(files) if not file.is_file()]
     if missing:
-        for index, figures in _measured(name, [(index, cells[index]) for index in missing], place, options.jobs):
+        jobs = options.choices.get("jobs", 1 if options.quick else usable_cores())
+        for index, figures in _measured(name, [(index, cells[index]) for index in missing], place, jobs):
             write_atomically(files[index], json.dumps(figures, allow_nan=False).encode())
             print(f"{name}: {sum(file.is_file() for file in files)} of {len(files)} cells", file=sys.stderr, flush=True)
     done = [
         (cell, json.loads(file.read_text(encoding="utf-8"))) for cell, file in zip(cells, files, strict=True) if file.is_file()
     ]
     left = len(cells) - len(done)
-    results = Results(tuple(done))
+    results = Results(tuple(line for cell, figures in done for line in _lines(cell, figures)))
     rows = study.rows(results, place) if not left else [_unfinished(name, len(done), len(cells))]
     comparisons = study.comparisons(results, place) if not left else []
     return answer(name, study.SEEDS[0], rows, options) | {
         "size": place.kind,
         "complete": not left,
-        "cells": [{"cell": cell, "figures": figures} for cell, figures in done],
+        "cells": [{"cell": cell, "figures": figures} for cell, figures in results.cells],
         "comparisons": [asdict(each) for each in comparisons],
     }
 
 
-def _study(name: str) -> Study:
+def study_of(name: str) -> Study:
+    """The module of a study."""
     module: Any = import_module(f"benchmarks.evidence.{name.replace('-', '_')}")
     return module
 
@@ -203,11 +206,19 @@ def _measure(name: str, cell: Facts, place: Place) -> Figures | None:
     try:
         place.on_time()
         with one_thread():
-            figures = _study(name).measure(cell, place)
+            figures = study_of(name).measure(cell, place)
     except OutOfTime:
         return None
     spent: Mapping[str, Any] = {"wall_seconds": time.monotonic() - started, "core_seconds": time.process_time() - cpu}
     return {**spent, **figures, "machine": machine(), "commit": commit()}
+
+
+def _lines(cell: Facts, figures: Figures) -> list[tuple[Facts, Figures]]:
+    """The lines of a cell."""
+    shared = {name: value for name, value in figures.items() if name != "lines"}
+    if "lines" not in figures:
+        return [(cell, shared)]
+    return [({**cell, **facts}, {**shared, **own}) for facts, own in figures["lines"]]
 
 
 def _unfinished(name: str, done: int, total: int) -> Row:

@@ -149,7 +149,7 @@ def test_every_example_of_the_pages_runs(page):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["generate.py", "--check"], ["results.py", "check"], ["benchmarks.py", "check"]], ids=lambda each: each[0]
+    "arguments", [["generate.py", "--check"], ["results.py", "check"], ["tables.py", "check"]], ids=lambda each: each[0]
 )
 def test_what_is_generated_is_as_the_code_has_it(arguments):
     script, *options = arguments

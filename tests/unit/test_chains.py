@@ -390,15 +390,3 @@ def test_a_chain_that_is_never_finite_gives_no_sample_and_the_next_round_goes_on
     monkeypatch.undo()
     again = draw(tmp_path / "next", posterior=four, round=2, start=PosteriorStart(draws.samples, draws.model))
     assert len(again.samples) == 4
-
-
-def test_what_is_seen_live_is_what_is_stored(tmp_path, monkeypatch):
-    monkeypatch.setattr("alloop.posterior.resumable.STEPS_BETWEEN_REPORTS", 1)
-    told = []
-    draws = draw(tmp_path, progress=told.append)
-    assert [each.done for each in told] == sorted(each.done for each in told)
-    assert told[0].kinetic_temperature is None, "nothing is drawn in the warm-up"
-    assert told[0].r_hat is None
-    assert told[-1].done == told[-1].total == 3 * Schedule(POSTERIOR).total
-    assert told[-1].kinetic_temperature == pytest.approx(draws.health.kinetic_temperature)
-    assert told[-1].r_hat == pytest.approx(draws.health.r_hat_log_posterior)

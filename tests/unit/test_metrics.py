@@ -126,3 +126,16 @@ def test_bootstrap_is_the_same_for_the_same_generator():
     frames = np.random.default_rng(0).standard_normal((20, 2))
     first, second = (metrics.bootstrap_interval(np.mean, frames, generator=np.random.default_rng(7)) for _ in range(2))
     assert first == second
+
+
+def test_risk_coverage_by_hand():
+    errors, sigmas = np.array([1.0, -3.0, 2.0]), np.array([0.1, 0.3, 0.2])
+    assert metrics.risk_coverage(errors, sigmas) == pytest.approx(np.mean([1.0, 1.5, 2.0]) / 2.0)
+    assert metrics.risk_coverage(errors, -sigmas) == pytest.approx(np.mean([3.0, 2.5, 2.0]) / 2.0)
+
+
+def test_sigma_that_orders_nothing_has_the_risk_of_all():
+    generator = np.random.default_rng(0)
+    errors = generator.normal(size=20_000)
+    assert metrics.risk_coverage(errors, generator.uniform(size=20_000)) == pytest.approx(1.0, abs=0.03)
+    assert metrics.risk_coverage(errors, np.abs(errors)) < 0.6

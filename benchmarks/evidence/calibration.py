@@ -1,0 +1,119 @@
+"""Calibration: before and after, by several rules, in and out of domain; and a gate that learns from each label.
+
+The posterior is that of `domain` for acetylacetone at 300 K; 50 frames of the training file that it has not seen calibrate.
+They are exchangeable with the test frames at 300 K, nearly: both are of one trajectory. With those at 600 K they are not.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from alloop.committee import metrics
+from alloop.committee.calibration import fit_calibration
+from alloop.committee.evaluation import EvaluationArrays
+from alloop.training.training_set import LabeledStructure
+from benchmarks.evidence import domain
+from benchmarks.evidence.calibrators import conformal, log_regression, scale, student_confidence
+from benchmarks.evidence.figures import Comparison, Target, energies_of, forces_of
+from benchmarks.evidence.posteriors import Drawn
+from benchmarks.evidence.study import Column, Facts, Figures, Place, Results
+from benchmarks.harness import Options, Row, judged
+
+TITLE = "calibration by several rules, in and out of domain; a gate that learns from each label"
+SEEDS = domain.SEEDS
+GROUP = ("test", "rule")
+COLUMNS = (
+    Column("coverage_68", "forces inside 68 %, %", 1, 100.0),
+    Column("coverage_95", "forces inside 95 %, %", 1, 100.0),
+    Column("width", "mean half width at 95 %, kcal/mol/Å", 2),
+    Column("z_std", "z std", 2),
+    Column("mll", "MLL, nats", 2),
+    Column("accepted", "energies accepted, %", 0, 100.0),
+    Column("kept", "of these within the bound, %", 0, 100.0),
+)
+FRAMES = 50
+LEVELS = (0.68, 0.95)
+CONFIDENCE, BOUND_KCAL = 0.95, 1.0
+LEAST_CONFORMAL = 0.93
+Interval = Callable[[float], float]
+
+
+def cells(options: Options) -> list[Facts]:
+    """One posterior for each seed."""
+    return [{"system": "acetylacetone", "arm": "sghmc", "seed": seed} for seed in (SEEDS[:1] if options.quick else SEEDS)]
+
+
+def measure(cell: Facts, place: Place) -> Figures:
+    """A line for each test set with forces and each rule."""
+    labels, tests = domain.frames_of(cell["system"], cell["seed"], place)
+    found = domain.posterior(cell, labels, place)
+    seen = domain.calibration_frames(cell["system"], cell["seed"], FRAMES, place)
+    rules = _rules(seen, found)
+    with_forces = {name: test for name, test in tests.items() if name not in domain.ENERGIES_ONLY}
+    lines = []
+    for name, test in with_forces.items():
+        predicted = found.committee.predict([item.structure for item in test])
+        target = forces_of(test, predicted)
+        lines += [({"test": name, "rule": rule}, _line(target, *map_)) for rule, map_ in rules.items()]
+        lines.append(({"test": name, "rule": "Student-t gate"}, gate(energies_of(test, predicted))))
+    return {"lines": lines, **found.figures}
+
+
+def _rules(seen: tuple[LabeledStructure, ...], found: Drawn) -> dict[str, tuple[float, Interval]]:
+    """What sigma is multiplied by, and the half width of an interval in sigmas so multiplied."""
+    predicted = found.committee.predict([item.structure for item in seen])
+    target, own = forces_of(seen, predicted), fit_calibration(EvaluationArrays.of(seen, predicted))
+    errors, sigmas = target.errors, target.sigma
+    by_scale, by_log = scale(errors, sigmas), log_regression(errors, sigmas)
+    return {
+        "none": (1.0, metrics.gaussian_multiplier),
+        "scale": (by_scale, metrics.gaussian_multiplier),
+        "log-regression": (by_log, metrics.gaussian_multiplier),
+        "conformal": (by_scale, lambda level: conformal(errors, by_scale * sigmas, level)),
+        "the campaign's own": (own.force_scale, lambda level: own.interval(level)[0]),
+    }
+
+
+def _line(target: Target, factor: float, interval: Interval) -> Figures:
+    errors, sigmas = target.errors, factor * target.sigma
+    low, high = (metrics.coverage(errors, interval(level) * sigmas) for level in LEVELS)
+    return {
+        "coverage_68": low,
+        "coverage_95": high,
+        "width": float(interval(LEVELS[1]) * sigmas.mean()),
+        "z_std": metrics.z_score_std(errors, sigmas),
+        "mll": metrics.mean_log_likelihood(errors, sigmas),
+    }
+
+
+def gate(target: Target) -> Figures:
+    """Frames one after another: an energy is accepted where it is within 1 kcal/mol with 95 % confidence by what the frames
+    before it showed; otherwise it is labeled, which teaches the gate. Of those accepted, how many were within the bound.
+
+    Energies are relative to the first frame, whose label fixes the offset.
+    """
+    errors, sigmas = target.errors[1:] - target.errors[0], target.sigma[1:]
+    learned: list[int] = []
+    accepted: list[int] = []
+    for index, sigma in enumerate(sigmas):
+        confidence = student_confidence(sigma[None], BOUND_KCAL, errors[learned], sigmas[learned])[0]
+        (accepted if confidence >= CONFIDENCE else learned).append(index)
+    within = np.abs(errors[accepted]) < BOUND_KCAL
+    return {"accepted": len(accepted) / len(sigmas), "kept": float(within.mean()) if accepted else None}
+
+
+def rows(done: Results, place: Place) -> list[Row]:
+    """In domain a conformal interval covers what it promises, on the average."""
+    del place
+    found = []
+    for rule in ("conformal", "the campaign's own"):
+        inside = done.mean("coverage_95", test=domain.KNOWN, rule=rule)
+        aim = f">= {LEAST_CONFORMAL}"
+        found.append(judged(f"{rule}: inside the 95 % interval at 300 K", inside, 0.95, "", aim, inside >= LEAST_CONFORMAL))
+    return found
+
+
+def comparisons(done: Results, place: Place) -> list[Comparison]:
+    """None: the lines say it."""
+    del done, place
+    return []

@@ -1,0 +1,69 @@
+"""Few frames of ethanol: the sampler at four temperatures beside a deep ensemble, energies and forces.
+
+Rensmeyer et al. 2024 compare 8 samples with 8 members on 100 frames of coupled-cluster ethanol, which were not published; here
+it is rMD17. Samples at T = 1 and the ensemble are those of `rmd17` where it was run in the same folder.
+"""
+
+from benchmarks.evidence import rmd17
+from benchmarks.evidence.figures import COST, FORCES, Comparison, compared
+from benchmarks.evidence.study import Column, Facts, Figures, Place, Results
+from benchmarks.harness import Options, Row, judged
+
+TITLE = "100 frames of ethanol: temperatures of the posterior, beside a deep ensemble"
+SEEDS = rmd17.SEEDS
+TEMPERATURES = (1.0, 0.3, 0.1, 0.05)
+GROUP = ("arm",)
+COLUMNS = (
+    Column("energy_mae", "energy MAE, kcal/mol"),
+    Column("energy_rmse", "energy RMSE, kcal/mol"),
+    Column("energy_mll", "energy MLL, nats", 2),
+    Column("energy_z_std", "energy z std", 2),
+    *(column for column in FORCES if column.key in {"mae", "rmse", "mll", "gain", "z_std", "coverage_95", "auc_worst"}),
+    *COST,
+)
+# Energies of coupled-cluster ethanol, 100 labels, Rensmeyer et al. 2024, kcal/mol.
+PUBLISHED = (
+    ({"arm": "published: sampler"}, {"energy_mae": 0.069, "energy_rmse": 0.097, "energy_mll": 0.978}),
+    ({"arm": "published: ensemble"}, {"energy_mae": 0.142, "energy_rmse": 0.191, "energy_mll": 0.327}),
+)
+
+
+def cells(options: Options) -> list[Facts]:
+    """Each temperature, and the ensemble, for each seed."""
+    methods = [("ensemble", 1.0), *(("sghmc", temperature) for temperature in TEMPERATURES)]
+    seeds = SEEDS[:1] if options.quick or options.full else SEEDS
+    frames = {"molecule": "ethanol", "train": 8 if options.quick else 100}
+    return [
+        {**frames, "arm": arm_of(method, temperature), "method": method, "temperature": temperature, "seed": seed}
+        for seed in seeds
+        for method, temperature in methods
+    ]
+
+
+def arm_of(method: str, temperature: float) -> str:
+    """What the table calls it."""
+    return method if method == "ensemble" else f"{method}, T = {temperature:g}"
+
+
+def measure(cell: Facts, place: Place) -> Figures:
+    """As in `rmd17`."""
+    posterior = rmd17.posterior_of(place, method=cell["method"], temperature=cell["temperature"])
+    return rmd17.measured(cell, place, posterior)
+
+
+def rows(done: Results, place: Place) -> list[Row]:
+    """The published ratio of energy errors, and ours."""
+    del place
+    ours, ensemble = (done.mean("energy_mae", arm=arm) for arm in (arm_of("sghmc", 1.0), "ensemble"))
+    return [
+        judged("energy MAE at T = 1, beside the ensemble", ours, ensemble, "kcal/mol", "below the ensemble", ours < ensemble)
+    ]
+
+
+def comparisons(done: Results, place: Place) -> list[Comparison]:
+    """Each temperature beside the ensemble."""
+    return [
+        each
+        for temperature in TEMPERATURES
+        for each in compared("100 frames", done, place, {"arm": arm_of("sghmc", temperature)}, {"arm": "ensemble"})
+    ]

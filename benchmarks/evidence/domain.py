@@ -1,0 +1,136 @@
+"""Out of domain: trained at 300 K, tested on hotter frames and on scans. Acetylacetone and 3BPA (Kovács et al. 2021; Batatia et
+al. 2022). Beside sigma stands a warning: how far a frame is from the training set in the network's own features."""
+
+import numpy as np
+
+from alloop.committee import metrics
+from alloop.committee.committee import Committee
+from alloop.committee.novelty import novelty
+from alloop.rng import numpy_stream
+from alloop.sections import PosteriorConfig
+from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
+from benchmarks.evidence.figures import FORCES, Comparison, energies_of, figures, forces_of
+from benchmarks.evidence.posteriors import Drawn, drawn
+from benchmarks.evidence.rmd17 import FEW, MODEL, POSTERIOR
+from benchmarks.evidence.study import Column, Facts, Figures, Place, Results
+from benchmarks.frames import Frames, composition
+from benchmarks.harness import Options, Row, judged
+from benchmarks.systems import rattled
+
+TITLE = "out of domain: acetylacetone and 3BPA, trained at 300 K"
+SEEDS = (1, 2)
+ARMS = ("sghmc", "ensemble", "dropout")
+GROUP = ("system", "test", "arm")
+COLUMNS = (
+    *(column for column in FORCES if column.key in {"rmse", "gain", "z_std", "coverage_95", "auc_worst"}),
+    Column("energy_mae", "energy MAE, kcal/mol", 2),
+    Column("energy_coverage_95", "energy inside 95 %, %", 1, 100.0),
+    Column("sigma", "mean σ, kcal/mol/Å", 2),
+    Column("novelty", "median novelty", 1),
+    Column("sigma_auc", "AUC by σ", 2),
+    Column("novelty_auc", "AUC by novelty", 2),
+)
+SHORT = {"warmup_steps": 2000, "mass_steps": 250, "sampling_steps": 750}
+TRAIN, MOST_TEST = 100, 300
+ENERGIES_ONLY = ("dihedral scan", "hydrogen transfer")
+KNOWN, NEW = "300 K", {"acetylacetone": "600 K", "3BPA": "300, 600, 1200 K"}
+
+
+def cells(options: Options) -> list[Facts]:
+    """Acetylacetone for each seed, 3BPA for the first."""
+    found = [{"system": "acetylacetone", "arm": arm, "seed": seed} for seed in SEEDS for arm in ARMS]
+    found += [{"system": "3BPA", "arm": arm, "seed": SEEDS[0]} for arm in ARMS]
+    return found[: len(ARMS)] if options.quick else found
+
+
+def measure(cell: Facts, place: Place) -> Figures:
+    """A line for each test set."""
+    labels, tests = frames_of(cell["system"], cell["seed"], place)
+    found = posterior(cell, labels, place)
+    committee = found.committee
+    known = committee.predict([item.structure for item in labels.train]).features
+    lines = [({"test": name}, _line(committee, known, test, forces=name not in ENERGIES_ONLY)) for name, test in tests.items()]
+    return {"lines": lines, **found.figures}
+
+
+def posterior(cell: Facts, labels: TrainingSet, place: Place) -> Drawn:
+    """Of one arm on the frames of its seed."""
+    options = POSTERIOR.model_dump() | (FEW if place.quick else SHORT) | {"method": cell["arm"]}
+    return drawn(place, labels, place.model(MODEL), PosteriorConfig.model_validate(options), seed=cell["seed"])
+
+
+def _line(committee: Committee, known: np.ndarray, test: tuple[LabeledStructure, ...], *, forces: bool) -> Figures:
+    predicted = committee.predict([item.structure for item in test])
+    new = novelty(predicted.features, known)
+    energies = {f"energy_{name}": value for name, value in figures(energies_of(test, predicted)).items()}
+    if not forces:
+        return {"novelty": float(np.median(new)), **energies}
+    target = forces_of(test, predicted)
+    by_frame = [values.reshape(len(test), -1) for values in (target.errors, target.sigma)]
+    error, sigma = (np.sqrt(np.mean(np.square(values), axis=1)) for values in by_frame)
+    worst = error >= np.quantile(error, 0.75)
+    warned = {
+        "sigma": float(target.sigma.mean()),
+        "novelty": float(np.median(new)),
+        "sigma_auc": metrics.roc_auc(sigma, worst),
+        "novelty_auc": metrics.roc_auc(new, worst),
+    }
+    return {**figures(target), **energies, **warned}
+
+
+def frames_of(system: str, seed: int, place: Place) -> tuple[TrainingSet, dict[str, tuple[LabeledStructure, ...]]]:
+    """Training frames chosen by the seed, and the test sets by name."""
+    train, tests = _files(system, place)
+    order = numpy_stream(seed, "frames").permutation(len(train.structures))
+    count = 8 if place.quick else TRAIN
+    held = {
+        name: frames.labeled(range(min(MOST_TEST, len(frames.structures))), name, Purpose.EVALUATION)
+        for name, frames in tests.items()
+    }
+    return TrainingSet(train.labeled(order[:count].tolist(), "train")), held
+
+
+def calibration_frames(system: str, seed: int, count: int, place: Place) -> tuple[LabeledStructure, ...]:
+    """Frames of the training file that `frames_of` left."""
+    train, _ = _files(system, place)
+    order = numpy_stream(seed, "frames").permutation(len(train.structures))
+    first = 8 if place.quick else TRAIN
+    return train.labeled(order[first : first + count].tolist(), "calibration", Purpose.CALIBRATION)
+
+
+def _files(system: str, place: Place) -> tuple[Frames, dict[str, Frames]]:
+    if place.quick:
+        return rattled("ethanol", SEEDS[0]), {KNOWN: rattled("ethanol", 8), "600 K": rattled("ethanol", 9)}
+    if system == "3BPA":
+        file = place.frames("3bpa_mixedT.npz")
+        train, hot = composition(place.frames("3bpa_train300K.npz")), composition(file)
+        with np.load(file, allow_pickle=False) as data:
+            kept = np.flatnonzero(~data["in_train300K"].astype(bool))
+        half = len(train.structures) // 2
+        return train.subset(range(half)), {KNOWN: train.subset(range(half, 2 * half)), NEW[system]: hot.subset(kept.tolist())}
+    scans = {"dihedral scan": "acac_test_dihedral", "hydrogen transfer": "acac_test_H_transfer"}
+    tests = {
+        KNOWN: composition(place.frames("acac_test_MD_300K.npz")),
+        "600 K": composition(place.frames("acac_test_MD_600K.npz")),
+    }
+    tests |= {name: composition(place.frames(f"{file}.npz"), forces=False) for name, file in scans.items()}
+    return composition(place.frames("acac_train_300K.npz")), tests
+
+
+def rows(done: Results, place: Place) -> list[Row]:
+    """The warning rises where errors do, for each system, beside sigma."""
+    del place
+    found = []
+    for system in sorted({cell["system"] for cell, _ in done.cells}):
+        ours = Results(tuple(done.of(system=system, arm="sghmc")))
+        growth = {key: ours.mean(key, test=NEW[system]) / ours.mean(key, test=KNOWN) for key in ("rmse", "sigma", "novelty")}
+        for key in ("sigma", "novelty"):
+            name = f"{system}: growth of {key} from {KNOWN} to {NEW[system]}, beside that of the RMSE"
+            found.append(judged(name, growth[key], growth["rmse"], "times", "above 1", growth[key] > 1.0))
+    return found
+
+
+def comparisons(done: Results, place: Place) -> list[Comparison]:
+    """None: the lines say it."""
+    del done, place
+    return []

@@ -1,0 +1,105 @@
+"""Offline active learning on acetylacetone: 20 frames at 300 K to start from, a pool of 1,000, batches chosen by the committee
+or at random, and the force RMSE at 600 K after each."""
+
+import numpy as np
+
+from alloop.committee.committee import Committee
+from alloop.proposals.select import select_diverse
+from alloop.rng import numpy_stream
+from alloop.sections import PosteriorConfig
+from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
+from benchmarks.evidence.figures import FORCES, Comparison, figures, forces_of
+from benchmarks.evidence.posteriors import drawn
+from benchmarks.evidence.rmd17 import FEW, MODEL, POSTERIOR
+from benchmarks.evidence.study import Column, Facts, Figures, Place, Results
+from benchmarks.frames import Frames, composition
+from benchmarks.harness import Options, Row, judged
+from benchmarks.systems import rattled
+
+TITLE = "offline active learning on acetylacetone, chosen from a pool of 1,000"
+SEEDS = (1, 2, 3)
+ARMS = ("committee", "random")
+GROUP = ("labels", "arm")
+COLUMNS = (
+    *(column for column in FORCES if column.key in {"rmse", "gain", "z_std", "coverage_95"}),
+    Column("hot", "of the labels from 600 K, %", 0, 100.0),
+    Column("round_core_seconds", "core-seconds of the round", 0),
+)
+START, BATCH, ROUNDS = 20, 20, 5
+MOST_TEST = 300
+SHORT = {"warmup_steps": 1500, "mass_steps": 200, "sampling_steps": 500}
+
+
+def cells(options: Options) -> list[Facts]:
+    """Each arm for each seed: rounds need one another."""
+    seeds = SEEDS[:1] if options.quick else SEEDS
+    return [{"arm": arm, "seed": seed} for seed in seeds for arm in ARMS]
+
+
+def measure(cell: Facts, place: Place) -> Figures:
+    """A line for each round: the error at 600 K of what was learned so far, then the next batch."""
+    pool, first, test = _frames(place)
+    start, batch, rounds = (4, 3, 2) if place.quick else (START, BATCH, ROUNDS)
+    order = numpy_stream(cell["seed"], "start").permutation(first)
+    chosen = [int(index) for index in order[:start]]
+    lines = []
+    for round in range(1, rounds + 2):
+        labels = TrainingSet(pool.labeled(chosen, "pool"))
+        found = drawn(place, labels, place.model(MODEL), _posterior(place), seed=cell["seed"], round=round)
+        target = forces_of(test, found.committee.predict([item.structure for item in test]))
+        hot = sum(index >= first for index in chosen) / len(chosen)
+        own = {"hot": hot, "round_core_seconds": found.core_seconds, **figures(target)}
+        lines.append(({"labels": len(chosen)}, own))
+        chosen += _next(cell, pool, chosen, found.committee, batch, round)
+    return {"lines": lines}
+
+
+def _next(cell: Facts, pool: Frames, chosen: list[int], committee: Committee, batch: int, round: int) -> list[int]:
+    """The next batch of the frames that are left: uncertain and diverse, or any."""
+    left = [index for index in range(len(pool.structures)) if index not in set(chosen)]
+    if cell["arm"] == "random":
+        picked = numpy_stream(cell["seed"], "random batch", round).choice(len(left), batch, replace=False)
+        return [left[index] for index in picked]
+    predicted = committee.predict([pool.structures[index] for index in left])
+    known = committee.predict([pool.structures[index] for index in chosen])
+    picked = select_diverse(predicted.features, predicted.force_sigma, batch, chosen_features=known.features)
+    return [left[index] for index in picked]
+
+
+def _posterior(place: Place) -> PosteriorConfig:
+    return PosteriorConfig.model_validate(POSTERIOR.model_dump() | (FEW if place.quick else SHORT))
+
+
+def _frames(place: Place) -> tuple[Frames, int, tuple[LabeledStructure, ...]]:
+    """The pool, how many of its frames (the first) are of 300 K, and the test frames at 600 K."""
+    if place.quick:
+        pool, first, test = rattled("ethanol", SEEDS[0]), 20, rattled("ethanol", 9)
+    else:
+        cold, hot, test = (
+            composition(place.frames(f"acac_{name}.npz")) for name in ("train_300K", "train_600K", "test_MD_600K")
+        )
+        pool, first = cold.joined(hot), len(cold.structures)
+    return pool, first, test.labeled(range(min(MOST_TEST, len(test.structures))), "test", Purpose.EVALUATION)
+
+
+def rows(done: Results, place: Place) -> list[Row]:
+    """The error after as many labels."""
+    del place
+    found = []
+    for labels in sorted({cell["labels"] for cell, _ in done.cells})[1:]:
+        ours, random = (done.mean("rmse", labels=labels, arm=arm) for arm in ARMS)
+        found.append(judged(f"force RMSE at 600 K, {labels} labels", ours, random, "kcal/mol/Å", "below random", ours < random))
+    return found
+
+
+def comparisons(done: Results, place: Place) -> list[Comparison]:
+    """The last round of both, over seeds alone: every cell has the same test frames."""
+    del place
+    last = max(cell["labels"] for cell, _ in done.cells)
+    ours, theirs = (np.array([figures["rmse"] for _, figures in done.of(labels=last, arm=arm)]) for arm in ARMS)
+    difference, generator = ours - theirs, np.random.default_rng(0)
+    drawn_means = difference[generator.integers(0, len(difference), (1000, len(difference)))].mean(1)
+    low, high = np.quantile(drawn_means, [0.025, 0.975])
+    name = f"{last} labels: committee - random"
+    means = (float(ours.mean()), float(theirs.mean()))
+    return [Comparison(name, "rmse", *means, difference=means[0] - means[1], low=float(low), high=float(high))]

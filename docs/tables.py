@@ -1,0 +1,63 @@
+"""Tables of docs/performance.md and docs/evidence.md: recorded from `alloop bench NAME --json`, then filled in. No number is
+typed by hand.
+
+    alloop bench step --compile --json > benchmarks/results/step.json
+    python docs/tables.py fill
+    python docs/tables.py check
+
+`fill` writes a table between the markers of each benchmark. `check` says whether they are there as the files have them. Exit
+codes: 0 when all is well, 1 otherwise.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from alloop.files import write_atomically
+from benchmarks.catalog import CATALOG
+from benchmarks.evidence import cost
+
+HERE = Path(__file__).parent
+PAGES = (HERE / "performance.md", HERE / "evidence.md")
+RESULTS = HERE.parent / "benchmarks" / "results"
+MARKERS = re.compile(r"(<!-- bench-([\w-]+):begin -->\n).*?(<!-- bench-\2:end -->)", re.DOTALL)
+NOTHING = "Not recorded yet."
+
+
+def filled(page: str, results: Path) -> str:
+    """`page` with a table between the markers of each benchmark; that of `cost` is made of all studies."""
+
+    def content(name: str) -> str:
+        if name == cost.NAME:
+            return cost.table(results)
+        file = results / f"{name}.json"
+        return CATALOG[name].table(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else NOTHING
+
+    return MARKERS.sub(lambda found: f"{found[1]}{content(found[2]).strip()}\n{found[3]}", page)
+
+
+def main(arguments: list[str], *, pages: Sequence[Path] = PAGES, results: Path = RESULTS) -> int:
+    match arguments:
+        case ["fill"]:
+            for page in pages:
+                write_atomically(page, filled(page.read_text(encoding="utf-8"), results).encode())
+                print(f"filled {page.name}")
+        case ["check"]:
+            texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
+            other = [name for name, text in texts.items() if text != filled(text, results)]
+            if other:
+                print(
+                    f"{', '.join(other)}: other tables than {results.name}/; run `python docs/tables.py fill`",
+                    file=sys.stderr,
+                )
+                return 1
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
