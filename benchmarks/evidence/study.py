@@ -31,6 +31,7 @@ from benchmarks.harness import Options, Row, answer, commit, machine, not_measur
 FOLDER = Path("evidence")
 Facts = dict[str, Any]
 Figures = dict[str, Any]
+Lines = list[tuple[Facts, Figures]]
 
 
 class OutOfTime(Exception):
@@ -114,14 +115,14 @@ class Study(Protocol):
     COLUMNS: tuple[Column, ...]
 
     def cells(self, options: Options) -> list[Facts]: ...
-    def measure(self, cell: Facts, place: Place) -> Figures: ...
+    def measure(self, cell: Facts, place: Place) -> Figures | Lines: ...
     def rows(self, done: "Results", place: Place) -> list[Row]: ...
     def comparisons(self, done: "Results", place: Place) -> Sequence[Any]: ...
 
 
 @dataclass(frozen=True)
 class Results:
-    """Cells with what they measured."""
+    """Cells with what they measured; one that measured many lines is as many cells, with the facts of the line."""
 
     cells: tuple[tuple[Facts, Figures], ...]
 
@@ -148,12 +149,11 @@ def run(name: str, options: Options) -> dict[str, Any]:
         for index, figures in _measured(name, [(index, cells[index]) for index in missing], place, options.jobs):
             write_atomically(files[index], json.dumps(figures, allow_nan=False).encode())
             print(f"{name}: {sum(file.is_file() for file in files)} of {len(files)} cells", file=sys.stderr, flush=True)
-    done = [
-        (cell, json.loads(file.read_text(encoding="utf-8"))) for cell, file in zip(cells, files, strict=True) if file.is_file()
-    ]
-    left = len(cells) - len(done)
+    whole = [(cell, file) for cell, file in zip(cells, files, strict=True) if file.is_file()]
+    done = [line for cell, file in whole for line in _lines(cell, json.loads(file.read_text(encoding="utf-8")))]
+    left = len(cells) - len(whole)
     results = Results(tuple(done))
-    rows = study.rows(results, place) if not left else [_unfinished(name, len(done), len(cells))]
+    rows = study.rows(results, place) if not left else [_unfinished(name, len(whole), len(cells))]
     comparisons = study.comparisons(results, place) if not left else []
     return answer(name, study.SEEDS[0], rows, options) | {
         "size": place.kind,
@@ -178,7 +178,12 @@ def _file(place: Place, name: str, cell: Facts) -> Path:
     return place.folder / name / f"{place.kind}-{digest_json(cell)}.json"
 
 
-def _measured(name: str, cells: Sequence[tuple[int, Facts]], place: Place, jobs: int) -> Iterator[tuple[int, Figures]]:
+def _lines(cell: Facts, held: Figures | Lines) -> Lines:
+    """What the file of a cell holds."""
+    return [(cell | facts, figures) for facts, figures in held] if isinstance(held, list) else [(cell, held)]
+
+
+def _measured(name: str, cells: Sequence[tuple[int, Facts]], place: Place, jobs: int) -> Iterator[tuple[int, Figures | Lines]]:
     """What each cell measured, as they are done; none that the time did not suffice for."""
     if jobs <= 1:
         for index, cell in cells:
@@ -188,7 +193,9 @@ def _measured(name: str, cells: Sequence[tuple[int, Facts]], place: Place, jobs:
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        running: dict[Future[Figures | None], int] = {pool.submit(_measure, name, cell, place): index for index, cell in cells}
+        running: dict[Future[Figures | Lines | None], int] = {
+            pool.submit(_measure, name, cell, place): index for index, cell in cells
+        }
         while running:
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for each in finished:
@@ -197,17 +204,22 @@ def _measured(name: str, cells: Sequence[tuple[int, Facts]], place: Place, jobs:
                     yield index, figures
 
 
-def _measure(name: str, cell: Facts, place: Place) -> Figures | None:
-    """In one thread; None where the time was over. The time it took, machine and commit go with it."""
+def _measure(name: str, cell: Facts, place: Place) -> Figures | Lines | None:
+    """In one thread; None where the time was over. The time it took, machine and commit go with it; of many lines, each has
+    its share of the time."""
     started, cpu = time.monotonic(), time.process_time()
     try:
         place.on_time()
         with one_thread():
-            figures = _study(name).measure(cell, place)
+            found = _study(name).measure(cell, place)
     except OutOfTime:
         return None
-    spent: Mapping[str, Any] = {"wall_seconds": time.monotonic() - started, "core_seconds": time.process_time() - cpu}
-    return {**spent, **figures, "machine": machine(), "commit": commit()}
+    lines = len(found) if isinstance(found, list) else 1
+    spent = {"wall_seconds": (time.monotonic() - started) / lines, "core_seconds": (time.process_time() - cpu) / lines}
+    where = {"machine": machine(), "commit": commit()}
+    if isinstance(found, list):
+        return [(facts, {**spent, **figures, **where}) for facts, figures in found]
+    return {**spent, **found, **where}
 
 
 def _unfinished(name: str, done: int, total: int) -> Row:
