@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alloop.digests import digest_bytes, digest_json
 from alloop.errors import ConfigError
@@ -75,31 +76,39 @@ def labeled_frames(
                 made = _made(each, place, pool)
                 if not each.file(place).is_file():  # a cell beside this one may have been faster
                     write_atomically(each.file(place), made)
+                each.file(place).with_suffix(".part").unlink(missing_ok=True)
     return {each.carbons: _read(each.file(place), purpose) for each in wanted}
 
 
 def _made(trajectory: Trajectory, place: Place, pool: LabelPool[int]) -> bytes:
-    """The frames as the content of a file."""
-    frame, frames = n_alkane(trajectory.carbons), []
-    for number in range(EQUILIBRATION_FRAMES + trajectory.frames):
+    """The frames as the content of a file. Positions go to a file beside it as they come, so that the next call goes on."""
+    start, partial = n_alkane(trajectory.carbons), trajectory.file(place).with_suffix(".part")
+    frames = [start.with_positions(each) for each in np.load(partial, allow_pickle=False)] if partial.is_file() else []
+    for number in range(len(frames), EQUILIBRATION_FRAMES + trajectory.frames):
         place.on_time()
-        (found,) = pool.map([trajectory.segment(frame, number)])
+        (found,) = pool.map([trajectory.segment(frames[-1] if frames else start, number)])
         if not isinstance(found, list):
             raise _not_computed("dynamics of n-alkanes", found)
-        (frame,) = found
-        frames.append(frame)
+        frames += found
+        _write(partial, np.stack([each.positions for each in frames]))
     kept = frames[EQUILIBRATION_FRAMES:]
     labels = [_label(found) for found in pool.map([LabelRequest(each, LEVEL) for each in kept])]
     buffer = BytesIO()
     np.savez_compressed(
         buffer,
         allow_pickle=False,
-        numbers=kept[0].numbers,
+        numbers=start.numbers,
         positions=np.stack([each.positions for each in kept]),
         energies=np.array([each.energy for each in labels]),
         forces=np.stack([each.forces for each in labels]),
     )
     return buffer.getvalue()
+
+
+def _write(file: Path, array: NDArray[np.float64]) -> None:
+    buffer = BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_atomically(file, buffer.getvalue())
 
 
 def _label(found: object) -> Label:

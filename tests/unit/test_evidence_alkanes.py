@@ -24,6 +24,19 @@ SHORTEST = Trajectory(1, 2, seed=7, spacing_fs=2.0)
 POSTERIOR = alkanes.POSTERIOR.model_copy(update=alkanes.FEW | {"samples": 3, "chains_at_once": 1})
 
 
+class Short(Place):
+    """Its time is over at every so many looks at the clock."""
+
+    every = 4
+
+    def on_time(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        looks = self.folder / "looks"
+        looks.write_text("x" + (looks.read_text() if looks.is_file() else ""))
+        if len(looks.read_text()) % self.every == 0:
+            raise OutOfTime
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path, None, quick=True)
@@ -69,24 +82,23 @@ def test_a_chain_is_anti_throughout_and_crowds_no_atoms() -> None:
     assert distances[np.triu_indices(38, k=1)].min() == pytest.approx(1.09)
 
 
-def test_frames_are_made_once_and_made_again_they_are_the_same(place: Place) -> None:
-    first = labeled_frames(place, [SHORTEST])[1]
-    file = SHORTEST.file(place)
-    written = file.stat().st_mtime_ns
-    labeled_frames(place, [SHORTEST], Purpose.EVALUATION)
-    assert file.stat().st_mtime_ns == written
-    file.unlink()
-    again = labeled_frames(place, [SHORTEST])[1]
-    assert [item.label_id for item in again] == [item.label_id for item in first], "ids are made of all numbers"
-    assert len({item.structure.structure_id for item in first}) == 2
-    assert all(np.abs(item.forces).max() > 0.1 for item in first), "they are hot"
-    assert Trajectory(1, 2, seed=8, spacing_fs=2.0).file(place) != file
-
-
-def test_frames_end_with_the_time(tmp_path: Path) -> None:
-    with pytest.raises(OutOfTime):
-        labeled_frames(Place(tmp_path, None, quick=True, deadline=0.0), [SHORTEST])
-    assert not SHORTEST.file(Place(tmp_path, None)).is_file()
+def test_frames_are_made_once_and_cut_off_they_are_the_same(place: Place, tmp_path: Path) -> None:
+    whole = labeled_frames(place, [SHORTEST])[1]
+    written = SHORTEST.file(place).stat().st_mtime_ns
+    assert labeled_frames(place, [SHORTEST], Purpose.EVALUATION)[1][0].purpose is Purpose.EVALUATION
+    assert SHORTEST.file(place).stat().st_mtime_ns == written
+    assert len({item.structure.structure_id for item in whole}) == 2
+    assert all(np.abs(item.forces).max() > 0.1 for item in whole), "they are hot"
+    short = Short(tmp_path / "short", None, quick=True)
+    for cut in (1, 2):
+        with pytest.raises(OutOfTime):
+            labeled_frames(short, [SHORTEST])
+        (partial,) = (short.folder / "alkanes").glob("*")
+        assert len(np.load(partial)) == 3 * cut
+    again = labeled_frames(short, [SHORTEST])[1]
+    assert [item.label_id for item in again] == [item.label_id for item in whole], "ids are made of all numbers"
+    assert [file.suffix for file in (short.folder / "alkanes").glob("*")] == [".npz"]
+    assert Trajectory(1, 2, seed=8, spacing_fs=2.0).file(place) != SHORTEST.file(place)
 
 
 def test_one_sample_has_no_epistemic_part_and_more_have_that_of_their_spread() -> None:
@@ -109,27 +121,18 @@ def test_a_chain_that_goes_on_begins_as_the_first_of_many_and_cut_off_ends_the_s
     assert len({sample.tobytes() for sample in whole.committee.parameters.numpy()}) == 3
     assert whole.figures["gradient_evaluations"] == many.figures["gradient_evaluations"] // 3 + 2 * 4
 
-    class Short(Place):
-        """Its time is over at every sixth look at the clock."""
-
-        looks = 0
-
-        def on_time(self) -> None:
-            Short.looks += 1
-            if Short.looks % 6 == 0:
-                raise OutOfTime
-
     monkeypatch.setattr(posteriors, "SECONDS_BETWEEN_NOTES", -1.0)
     monkeypatch.setattr("benchmarks.evidence.one_chain.CHECKPOINT_SECONDS", -1.0)
     monkeypatch.setattr("alloop.posterior.resumable.STEPS_BETWEEN_REPORTS", 1)
+    monkeypatch.setattr(Short, "every", 9)
     short = Short(place.folder / "short", None, quick=True)
-    for _ in range(9):
+    for cuts in range(20):  # noqa: B007
         try:
             cut = drawn_along(short, labels, model, POSTERIOR, seed=5, spacing=4)
             break
         except OutOfTime:
             continue
-    assert Short.looks > 12, "it was cut off twice or more"
+    assert cuts > 1
     np.testing.assert_array_equal(cut.committee.parameters.numpy(), whole.committee.parameters.numpy())
 
 
