@@ -86,9 +86,10 @@ def _chain(labels: TrainingSet, model: ModelConfig, config: PosteriorConfig, see
 
 
 def _diagnostics(draws: ChainDraws) -> Figures:
-    """Of the sampling phase; how many independent draws it is worth is the median over force components."""
+    """Of the sampling phase; how many independent draws it is worth is the median over force components of true atoms."""
     forces = draws.forces.astype(np.float64)
-    size = float(np.median([effective_sample_size(forces[:, :, component]) for component in range(forces.shape[2])]))
+    moving = forces[:, :, np.ptp(forces, axis=(0, 1)) > 0.0]  # what smaller molecules are padded with does not move
+    size = float(np.median([effective_sample_size(moving[:, :, component]) for component in range(moving.shape[2])]))
     return {
         "ess_forces": size if math.isfinite(size) else None,
         "kinetic_temperature": float(draws.kinetic.mean()),

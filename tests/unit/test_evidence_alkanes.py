@@ -152,6 +152,8 @@ def test_the_miniature_has_a_line_for_each_arm_and_number_of_samples(miniature: 
     assert gradients["chains"] == [gradients["chains"][0] * k for k in (1, 2, 4)]
     assert gradients["one chain"][0] == gradients["chains"][0]
     assert [more - gradients["one chain"][0] for more in gradients["one chain"]] == [5 * (k - 1) for k in (1, 2, 4)]
+    worth = [each["figures"]["ess_forces"] for each in answer["cells"] if each["cell"]["arm"] == "one chain"]
+    assert all(0.0 < size < 20 * np.log10(20) + 1 for size in worth), "known, though methane has fewer atoms than ethane"
     assert len(answer["rows"]) == 5
     assert all(row["met"] is None and row["reason"] for row in answer["rows"])
     assert {each["name"].split(":")[0] for each in answer["comparisons"]} == {
