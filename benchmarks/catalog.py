@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks import chains, gpu, posterior, profile, sampler, step, table
-from benchmarks.evidence import ammonia, calibration, cold, cost, domain, offline, rmd17, study
+from benchmarks.evidence import alkanes, ammonia, calibration, cold, cost, domain, offline, rmd17, study
 from benchmarks.evidence import table as evidence_table
 from benchmarks.harness import ROOT, Options
 
@@ -37,6 +37,7 @@ def _study(name: str, module: study.Study) -> Benchmark:
 
 STUDIES: dict[str, Any] = {
     "rmd17": rmd17,
+    "alkanes": alkanes,
     "cold": cold,
     "domain": domain,
     "calibration": calibration,

@@ -16,7 +16,7 @@ from benchmarks.evidence import domain
 from benchmarks.evidence.calibrators import conformal, log_regression, scale, student_confidence
 from benchmarks.evidence.figures import Comparison, Target, energies_of, forces_of
 from benchmarks.evidence.posteriors import Drawn
-from benchmarks.evidence.study import Column, Facts, Figures, Place, Results
+from benchmarks.evidence.study import Column, Facts, Figures, Lines, Place, Results
 from benchmarks.harness import Options, Row, judged
 
 TITLE = "calibration by several rules, in and out of domain; a gate that learns from each label"
@@ -43,20 +43,20 @@ def cells(options: Options) -> list[Facts]:
     return [{"system": "acetylacetone", "arm": "sghmc", "seed": seed} for seed in (SEEDS[:1] if options.quick else SEEDS)]
 
 
-def measure(cell: Facts, place: Place) -> Figures:
+def measure(cell: Facts, place: Place) -> Lines:
     """A line for each test set with forces and each rule."""
     labels, tests = domain.frames_of(cell["system"], cell["seed"], place)
     found = domain.posterior(cell, labels, place)
     seen = domain.calibration_frames(cell["system"], cell["seed"], FRAMES, place)
     rules = _rules(seen, found)
     with_forces = {name: test for name, test in tests.items() if name not in domain.ENERGIES_ONLY}
-    lines = []
+    lines: Lines = []
     for name, test in with_forces.items():
         predicted = found.committee.predict([item.structure for item in test])
         target = forces_of(test, predicted)
         lines += [({"test": name, "rule": rule}, _line(target, *map_)) for rule, map_ in rules.items()]
         lines.append(({"test": name, "rule": "Student-t gate"}, gate(energies_of(test, predicted))))
-    return {"lines": lines, **found.figures}
+    return [(facts, {**line, **found.figures}) for facts, line in lines]
 
 
 def _rules(seen: tuple[LabeledStructure, ...], found: Drawn) -> dict[str, tuple[float, Interval]]:

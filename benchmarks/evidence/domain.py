@@ -12,7 +12,7 @@ from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 from benchmarks.evidence.figures import FORCES, Comparison, energies_of, figures, forces_of
 from benchmarks.evidence.posteriors import Drawn, drawn
 from benchmarks.evidence.rmd17 import FEW, MODEL, POSTERIOR
-from benchmarks.evidence.study import Column, Facts, Figures, Place, Results
+from benchmarks.evidence.study import Column, Facts, Figures, Lines, Place, Results
 from benchmarks.frames import Frames, composition
 from benchmarks.harness import Options, Row, judged
 from benchmarks.systems import rattled
@@ -43,14 +43,14 @@ def cells(options: Options) -> list[Facts]:
     return found[: len(ARMS)] if options.quick else found
 
 
-def measure(cell: Facts, place: Place) -> Figures:
+def measure(cell: Facts, place: Place) -> Lines:
     """A line for each test set."""
     labels, tests = frames_of(cell["system"], cell["seed"], place)
     found = posterior(cell, labels, place)
     committee = found.committee
     known = committee.predict([item.structure for item in labels.train]).features
-    lines = [({"test": name}, _line(committee, known, test, forces=name not in ENERGIES_ONLY)) for name, test in tests.items()]
-    return {"lines": lines, **found.figures}
+    lines = {name: _line(committee, known, test, forces=name not in ENERGIES_ONLY) for name, test in tests.items()}
+    return [({"test": name}, {**line, **found.figures}) for name, line in lines.items()]
 
 
 def posterior(cell: Facts, labels: TrainingSet, place: Place) -> Drawn:

@@ -11,7 +11,7 @@ from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 from benchmarks.evidence.figures import FORCES, Comparison, figures, forces_of
 from benchmarks.evidence.posteriors import drawn
 from benchmarks.evidence.rmd17 import FEW, MODEL, POSTERIOR
-from benchmarks.evidence.study import Column, Facts, Figures, Place, Results
+from benchmarks.evidence.study import Column, Facts, Lines, Place, Results
 from benchmarks.frames import Frames, composition
 from benchmarks.harness import Options, Row, judged
 from benchmarks.systems import rattled
@@ -23,7 +23,7 @@ GROUP = ("labels", "arm")
 COLUMNS = (
     *(column for column in FORCES if column.key in {"rmse", "gain", "z_std", "coverage_95"}),
     Column("hot", "of the labels from 600 K, %", 0, 100.0),
-    Column("round_core_seconds", "core-seconds of the round", 0),
+    Column("sampling_core_seconds", "core-seconds of the posterior", 0),
 )
 START, BATCH, ROUNDS = 20, 20, 5
 MOST_TEST = 300
@@ -36,22 +36,22 @@ def cells(options: Options) -> list[Facts]:
     return [{"arm": arm, "seed": seed} for seed in seeds for arm in ARMS]
 
 
-def measure(cell: Facts, place: Place) -> Figures:
+def measure(cell: Facts, place: Place) -> Lines:
     """A line for each round: the error at 600 K of what was learned so far, then the next batch."""
     pool, first, test = _frames(place)
     start, batch, rounds = (4, 3, 2) if place.quick else (START, BATCH, ROUNDS)
     order = numpy_stream(cell["seed"], "start").permutation(first)
     chosen = [int(index) for index in order[:start]]
-    lines = []
+    lines: Lines = []
     for round in range(1, rounds + 2):
         labels = TrainingSet(pool.labeled(chosen, "pool"))
         found = drawn(place, labels, place.model(MODEL), _posterior(place), seed=cell["seed"], round=round)
         target = forces_of(test, found.committee.predict([item.structure for item in test]))
         hot = sum(index >= first for index in chosen) / len(chosen)
-        own = {"hot": hot, "round_core_seconds": found.core_seconds, **figures(target)}
+        own = {"hot": hot, **figures(target), **found.figures}
         lines.append(({"labels": len(chosen)}, own))
         chosen += _next(cell, pool, chosen, found.committee, batch, round)
-    return {"lines": lines}
+    return lines
 
 
 def _next(cell: Facts, pool: Frames, chosen: list[int], committee: Committee, batch: int, round: int) -> list[int]:

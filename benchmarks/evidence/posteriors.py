@@ -9,17 +9,16 @@ from alloop.committee.committee import Committee
 from alloop.digests import digest_bytes, digest_json
 from alloop.files import write_atomically
 from alloop.posterior.health import SamplerHealth
-from alloop.posterior.live import SamplingProgress
 from alloop.posterior.run import PosteriorDraws, PosteriorStart, SamplingJob, sample_posterior
 from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.training.training_set import TrainingSet
-from benchmarks.evidence.study import Figures, Place
+from benchmarks.evidence.study import Facts, Figures, Place
 
 SECONDS_BETWEEN_NOTES = 5.0
 
 
 @dataclass
-class _Meter:
+class Meter:
     """Seconds spent on one posterior over all calls, kept in `file`; raises `OutOfTime` when the time of the call is over."""
 
     file: Path
@@ -39,7 +38,7 @@ class _Meter:
             self._before[1] + time.process_time() - self._begin[1],
         )
 
-    def heard(self, _: SamplingProgress) -> None:
+    def heard(self, _: object) -> None:
         if time.monotonic() - self._kept > SECONDS_BETWEEN_NOTES:
             self.keep()
             self.place.on_time()
@@ -86,17 +85,9 @@ def drawn(
     start: PosteriorStart | None = None,
 ) -> Drawn:
     """The posterior, from its own folder in that of the study if it was drawn before. Raises `OutOfTime`."""
-    facts = {
-        "labels": labels.digest,
-        "model": model.model_dump(mode="json"),
-        "posterior": posterior.model_dump(mode="json"),
-        "stream": [seed, round],
-        "start": "" if start is None else digest_bytes(*(sample.parameters.tobytes() for sample in start.samples)),
-        "device": place.device,
-    }
-    folder = place.folder / "posteriors" / digest_json(facts)
-    folder.mkdir(parents=True, exist_ok=True)
-    meter = _Meter(folder / "spent.json", place)
+    started = "" if start is None else digest_bytes(*(sample.parameters.tobytes() for sample in start.samples))
+    folder = folder_of(place, labels, model, posterior, {"stream": [seed, round], "start": started})
+    meter = Meter(folder / "spent.json", place)
     job = SamplingJob(model, posterior, seed, round, start)
     whole = (folder / "done").is_file()
     draws = sample_posterior(labels, job, processes=1, checkpoints=folder, progress=meter.heard, device=place.device)
@@ -105,3 +96,16 @@ def drawn(
         write_atomically(folder / "done", b"")
     spent = json.loads((folder / "spent.json").read_text(encoding="utf-8"))
     return Drawn(draws, spent["wall"], spent["core"])
+
+
+def folder_of(place: Place, labels: TrainingSet, model: ModelConfig, posterior: PosteriorConfig, others: Facts) -> Path:
+    """Of one posterior, named by all that it depends on."""
+    facts = {
+        "labels": labels.digest,
+        "model": model.model_dump(mode="json"),
+        "posterior": posterior.model_dump(mode="json"),
+        "device": place.device,
+    }
+    folder = place.folder / "posteriors" / digest_json(facts | others)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

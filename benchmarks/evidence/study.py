@@ -32,6 +32,7 @@ from flows.settings import usable_cores
 FOLDER = Path("evidence")
 Facts = dict[str, Any]
 Figures = dict[str, Any]
+Lines = list[tuple[Facts, Figures]]
 
 
 class OutOfTime(Exception):
@@ -105,8 +106,8 @@ class Study(Protocol):
 
     `TITLE`; `GROUP`: the keys of a cell that name a line of its table, all others
     (the seed) being averaged over; `COLUMNS` of the table. `cells` in the order they are run; `measure` one; `rows` that have
-    an aim, and `comparisons` of two arms, of all cells with what they measured. One cell may fill several lines: its figures
-    then hold `lines`, pairs of the facts that a line adds and its own figures.
+    an aim, and `comparisons` of two arms, of all cells with what they measured. One cell may fill several lines: pairs of
+    the facts that a line adds, and its figures.
     """
 
     TITLE: str
@@ -115,14 +116,14 @@ class Study(Protocol):
     COLUMNS: tuple[Column, ...]
 
     def cells(self, options: Options) -> list[Facts]: ...
-    def measure(self, cell: Facts, place: Place) -> Figures: ...
+    def measure(self, cell: Facts, place: Place) -> Figures | Lines: ...
     def rows(self, done: "Results", place: Place) -> list[Row]: ...
     def comparisons(self, done: "Results", place: Place) -> Sequence[Any]: ...
 
 
 @dataclass(frozen=True)
 class Results:
-    """Cells with what they measured."""
+    """Cells with what they measured; one that measured many lines is as many cells, with the facts of the line."""
 
     cells: tuple[tuple[Facts, Figures], ...]
 
@@ -154,7 +155,7 @@ def run(name: str, options: Options) -> dict[str, Any]:
         (cell, json.loads(file.read_text(encoding="utf-8"))) for cell, file in zip(cells, files, strict=True) if file.is_file()
     ]
     left = len(cells) - len(done)
-    results = Results(tuple(line for cell, figures in done for line in _lines(cell, figures)))
+    results = Results(tuple(line for cell, held in done for line in _lines(cell, held)))
     rows = study.rows(results, place) if not left else [_unfinished(name, len(done), len(cells))]
     comparisons = study.comparisons(results, place) if not left else []
     return answer(name, study.SEEDS[0], rows, options) | {
@@ -181,7 +182,12 @@ def _file(place: Place, name: str, cell: Facts) -> Path:
     return place.folder / name / f"{place.kind}-{digest_json(cell)}.json"
 
 
-def _measured(name: str, cells: Sequence[tuple[int, Facts]], place: Place, jobs: int) -> Iterator[tuple[int, Figures]]:
+def _lines(cell: Facts, held: Figures | Lines) -> Lines:
+    """What the file of a cell holds."""
+    return [(cell | facts, figures) for facts, figures in held] if isinstance(held, list) else [(cell, held)]
+
+
+def _measured(name: str, cells: Sequence[tuple[int, Facts]], place: Place, jobs: int) -> Iterator[tuple[int, Figures | Lines]]:
     """What each cell measured, as they are done; none that the time did not suffice for."""
     if jobs <= 1:
         for index, cell in cells:
@@ -191,7 +197,9 @@ def _measured(name: str, cells: Sequence[tuple[int, Facts]], place: Place, jobs:
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        running: dict[Future[Figures | None], int] = {pool.submit(_measure, name, cell, place): index for index, cell in cells}
+        running: dict[Future[Figures | Lines | None], int] = {
+            pool.submit(_measure, name, cell, place): index for index, cell in cells
+        }
         while running:
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for each in finished:
@@ -200,25 +208,22 @@ def _measured(name: str, cells: Sequence[tuple[int, Facts]], place: Place, jobs:
                     yield index, figures
 
 
-def _measure(name: str, cell: Facts, place: Place) -> Figures | None:
-    """In one thread; None where the time was over. The time it took, machine and commit go with it."""
+def _measure(name: str, cell: Facts, place: Place) -> Figures | Lines | None:
+    """In one thread; None where the time was over. The time it took, machine and commit go with it; of many lines, each has
+    its share of the time."""
     started, cpu = time.monotonic(), time.process_time()
     try:
         place.on_time()
         with one_thread():
-            figures = study_of(name).measure(cell, place)
+            found = study_of(name).measure(cell, place)
     except OutOfTime:
         return None
-    spent: Mapping[str, Any] = {"wall_seconds": time.monotonic() - started, "core_seconds": time.process_time() - cpu}
-    return {**spent, **figures, "machine": machine(), "commit": commit()}
-
-
-def _lines(cell: Facts, figures: Figures) -> list[tuple[Facts, Figures]]:
-    """The lines of a cell."""
-    shared = {name: value for name, value in figures.items() if name != "lines"}
-    if "lines" not in figures:
-        return [(cell, shared)]
-    return [({**cell, **facts}, {**shared, **own}) for facts, own in figures["lines"]]
+    lines = len(found) if isinstance(found, list) else 1
+    spent = {"wall_seconds": (time.monotonic() - started) / lines, "core_seconds": (time.process_time() - cpu) / lines}
+    where = {"machine": machine(), "commit": commit()}
+    if isinstance(found, list):
+        return [(facts, {**spent, **figures, **where}) for facts, figures in found]
+    return {**spent, **found, **where}
 
 
 def _unfinished(name: str, done: int, total: int) -> Row:

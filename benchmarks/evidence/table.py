@@ -30,10 +30,13 @@ def _where(answer: Mapping[str, Any], lines: Sequence[tuple[Any, Any]]) -> str:
 
 
 def core_minutes(answer: Mapping[str, Any]) -> float:
-    """What its cells took; lines of one cell count once, and sampling of earlier calls counts too."""
-    names = ("wall_seconds", "core_seconds", "sampling_core_seconds")
-    spent = {tuple(each["figures"].get(name, 0.0) for name in names) for each in answer["cells"]}
-    return sum(max(core, sampling) for _, core, sampling in spent) / SECONDS_PER_MINUTE
+    """What its cells took in all calls: a posterior that was drawn in an earlier one counts too, and once."""
+    here: dict[Any, float] = {}
+    for index, each in enumerate(answer["cells"]):
+        posterior = each["figures"].get("sampling_core_seconds")
+        key = index if posterior is None else ("posterior", posterior)
+        here[key] = here.get(key, 0.0) + each["figures"]["core_seconds"]
+    return sum(max(spent, key[1]) if isinstance(key, tuple) else spent for key, spent in here.items()) / SECONDS_PER_MINUTE
 
 
 def _figures(study: Study, lines: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:

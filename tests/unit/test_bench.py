@@ -9,12 +9,14 @@ import pytest
 import torch
 
 import flows.cli_bench
+from benchmarks.catalog import STUDIES
 from benchmarks.harness import Aim, compare, interleaved, not_measured
 from flows.cli import main
 
 ANSWER = {"name", "machine", "commit", "seed", "rows"}
 ROW = {"name", "ours", "peer", "ratio", "unit", "aim", "met"}
 NAMES = ["step", "chains", "sampler", "profile", "gpu", "posterior"]
+RECORDED = ["cost", *STUDIES]
 Alloop = Callable[..., tuple[int, str, str]]
 
 
@@ -37,7 +39,7 @@ def test_they_are_named(alloop):
     for arguments in (("bench", "--list"), ("bench",)):
         code, said, _ = alloop(*arguments)
         assert code == 0
-        assert [line.split()[0] for line in said.splitlines()] == NAMES
+        assert [line.split()[0] for line in said.splitlines()] == [*NAMES, *RECORDED]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -143,3 +145,19 @@ def test_contestants_take_turns_in_no_fixed_order():
     rounds = [tuple(order[start : start + 3]) for start in range(6, len(order), 3)]  # each was warmed up twice
     assert all(sorted(each) == ["a", "b", "c"] for each in rounds)
     assert len(set(rounds)) > 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "came"),
+    [(("--tran", "5"), "--tran"), (("--train", "few"), "none that fits"), (("--train",), "none that fits")],
+)
+def test_an_option_that_a_benchmark_does_not_have_is_refused(alloop, arguments, came):
+    code, _, said = alloop("bench", "rmd17", "--quick", *arguments)
+    assert code == 2
+    assert came in said
+
+
+def test_options_of_its_own_reach_a_benchmark(alloop, tmp_path):
+    code, said, _ = alloop("bench", "rmd17", "--quick", "--train", "5", "--samples", "3", "--json", "--folder", str(tmp_path))
+    assert code == 0
+    assert {(each["cell"]["train"], each["cell"]["samples"]) for each in json.loads(said)["cells"]} == {(5, 3)}
