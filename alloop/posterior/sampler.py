@@ -70,7 +70,8 @@ def _health(draws: list[ChainDraws], config: PosteriorConfig) -> SamplerHealth:
 
     healthy = _healthy(draws)
     log_posterior, forces, steps = of("log_posterior"), of("forces"), of("step_size")
-    forces = forces[:, :, np.ptp(forces, axis=(0, 1)) > 0.0]  # smaller structures are padded with zeros
+    varied = np.ptp(forces, axis=(0, 1)) > 0.0  # smaller structures are padded with zeros
+    forces = forces[:, :, varied] if varied.any() else forces
     by_component = [r_hat(forces[:, :, component]) for component in range(forces.shape[2])]
     sizes = [effective_sample_size(forces[:, :, component]) for component in range(forces.shape[2])]
     hat_forces, hat_log = float(np.quantile(by_component, R_HAT_QUANTILE)), r_hat(log_posterior)

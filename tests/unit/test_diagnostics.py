@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from alloop.model.potential import Potential
+from alloop.model.reference_energies import fit_scaling
 from alloop.posterior.diagnostics import drift, effective_sample_size, has_converged, on_plateau, r_hat
+from alloop.posterior.methods import Task
+from alloop.posterior.resumable import Keeping
+from alloop.posterior.sampler import Sampler
+from alloop.sections import ModelConfig, PosteriorConfig
+from benchmarks.systems import rattled
 
 
 def autoregressive(correlation: float, chains: int, draws: int, seed: int = 0) -> NDArray[np.float64]:
@@ -59,3 +67,20 @@ def test_a_plateau_is_accepted_as_often_as_was_said_and_a_slope_is_not():
     rising = autoregressive(0.3, 4, 200) + np.linspace(0, 2, 200)
     assert not on_plateau(drift(rising), 4)
     assert np.isnan(drift(rising[:, :7]))
+
+
+def test_structures_of_unequal_size_leave_their_padding_out(tmp_path):
+    """Padded components never move, and would count as converged."""
+    model = ModelConfig(channels=4, layers=1, l_max=1, radial_hidden=(4,), readout_hidden=4, noise_hidden=(4,))
+    config = PosteriorConfig(samples=2, warmup_steps=2, mass_steps=2, sampling_steps=8, batch_size=2, thinning=1)
+    labeled = tuple(item for name in ("ethanol", "aspirin") for item in rattled(name, 1).labeled(range(2), name))
+    columns = ([getattr(item, name) for item in labeled] for name in ("structure", "energy", "forces"))
+    potential = Potential(model, fit_scaling(*columns, model.cutoff_angstrom))
+    task = Task(potential, labeled, config, (0, 1), seed=1, round=1, start=None, device=torch.device("cpu"))
+    draws = Sampler().run(task, Keeping(tmp_path / "chains", "chains", 60.0, lambda _: None))
+    padded = (draws.forces == 0.0).all((0, 1))
+    assert padded.sum() == 2 * 3 * 12, "ethanol has 9 atoms, aspirin 21"
+    real = draws.forces[:, :, ~padded].astype(np.float64)
+    _, health = Sampler().together([draws], config)
+    assert health.r_hat_forces == pytest.approx(np.quantile([r_hat(real[:, :, each]) for each in range(real.shape[2])], 0.95))
+    assert health.ess_forces is not None
