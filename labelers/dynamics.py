@@ -81,13 +81,14 @@ def _surface(labeler: Labeler, job: Dynamics, resources: Resources) -> Surface:
 def _atoms(structure: Structure, surface: Surface) -> "Atoms":
     """ASE atoms whose calculator is `surface`; the centre of mass is held."""
     from ase import Atoms
-    from ase.calculators.calculator import Calculator
+    from ase.calculators.calculator import Calculator, all_changes
     from ase.constraints import FixCom
 
     class SurfaceCalculator(Calculator):
         implemented_properties = ["energy", "forces"]  # noqa: RUF012
 
-        def calculate(self, atoms=None, properties=None, system_changes=None) -> None:
+        def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
+            super().calculate(atoms, properties, system_changes)  # remembers the atoms: no point is computed twice
             assert atoms is not None
             found = surface(atoms.positions)
             if isinstance(found, LabelFailure):

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from alloop.errors import ConfigError, UnsupportedError
+from alloop.labels.label import Label, LabelFailure, LabelRequest
+from alloop.labels.labeler import Resources
 from alloop.labels.level_of_theory import AseLevel, LevelOfTheory, ScriptedLevel, TbliteLevel
 from alloop.structures.structure import Structure
 from alloop.units import BOLTZMANN_EV_PER_KELVIN
 from labelers.dynamics import Dynamics, sample_dynamics
-from labelers.scripted import STIFFNESS_PER_ANGSTROM, WELL_DEPTH_EV
+from labelers.scripted import STIFFNESS_PER_ANGSTROM, WELL_DEPTH_EV, ScriptedLabeler
 
 
 def run(structure: Structure, level: LevelOfTheory, **changes: float) -> list[Structure]:
@@ -36,6 +38,20 @@ def test_the_same_seed_gives_the_same_frames_and_another_seed_others(level: Leve
     for again, frame in zip(run(water, level), first, strict=True):
         np.testing.assert_allclose(again.positions, frame.positions, atol=1e-9)
     assert len({frame.structure_id for frame in [*first, *run(water, level, seed=12)]}) == 8
+
+
+def test_every_point_is_computed_once(water: Structure, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = []
+
+    def counted(labeler: ScriptedLabeler, request: LabelRequest, resources: Resources) -> Label | LabelFailure:
+        computed.append(request.structure.structure_id)
+        return label(labeler, request, resources)
+
+    label = ScriptedLabeler.label
+    monkeypatch.setattr(ScriptedLabeler, "label", counted)
+    run(water, ScriptedLevel())
+    assert len(computed) == 1 + 40 + 4 * 10, "the start, 20 fs and four times 5 fs"
+    assert len(set(computed)) == len(computed)
 
 
 def test_global_random_state_is_neither_read_nor_changed(water: Structure) -> None:
