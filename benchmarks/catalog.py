@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks import chains, gpu, posterior, profile, sampler, step
-from benchmarks.evidence import rmd17, study
+from benchmarks.evidence import double_well, rmd17, study
 from benchmarks.harness import Options
 
 
@@ -22,7 +22,7 @@ def _study(name: str, module: study.Study) -> Benchmark:
     return Benchmark(f"{module.TITLE}; {module.CORE_MINUTES:.0f} core-minutes", partial(study.run, name))
 
 
-STUDIES: dict[str, Any] = {"rmd17": rmd17}
+STUDIES: dict[str, Any] = {"rmd17": rmd17, "double-well": double_well}
 CATALOG = {
     "step": Benchmark(step.TITLE, step.run),
     "chains": Benchmark(chains.TITLE, chains.run),
