@@ -78,7 +78,7 @@ def looped(cell: Facts, place: Place) -> tuple[Loops, dict[str, Array]]:
     """All generations of a cell, and figures [generations + 1, L] of the committees; it goes on after those that were kept."""
     loops, history = _kept(cell, place)
     guide = looped(cell | {"arm": ADVERSARIAL}, place)[0] if cell["arm"] == RANDOM else None
-    fit = replace(FIT, hidden=(8, 8), steps=300) if place.quick else FIT
+    fit = replace(FIT, hidden=(8, 8), steps=100) if place.quick else FIT
     where = region()
     for generation in range(len(history.get("rmse", ())), cell["generations"] + 1):
         stream = _stream(cell, "networks", generation)
@@ -151,6 +151,6 @@ def _grown(loops: Loops, guide: Loops | None, committees: Committees, cell: Fact
     stream = _stream(cell, "displacements" if guide else "attacks", generation)
     if guide is not None:
         return with_random_steps(loops, guide, generation, generator=stream)
-    steps = 100 if place.quick else ATTACK_STEPS
+    steps = 60 if place.quick else ATTACK_STEPS
     ends = attacked(committees, loops.points, steps=steps, generator=stream, on_time=place.on_time)
     return with_attacks(loops, committees, ends, generator=stream)

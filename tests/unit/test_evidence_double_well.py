@@ -111,12 +111,12 @@ def test_a_committee_learns_a_potential_that_it_sees():
     points = 2.4 * torch.rand(2, 300, 2, generator=_generator("points")) - 1.2
     energies, forces = potential(points)
     lifted = energies + torch.tensor([[0.0], [10.0]])
-    how = replace(double_well.FIT, hidden=(16, 16), members=2, steps=1500)
+    how = replace(double_well.FIT, hidden=(16, 16, 16), members=2, steps=1500)
     nets = fitted(Labels(points, lifted, forces, torch.ones(2, 300)), how, generator=_generator("nets"), on_time=lambda: None)
     where = region()
     figures = figures_of(nets, replace(started(1, 2), points=points, born=torch.zeros(2, 300, dtype=torch.long)), where)
     assert figures["rmse"][0] < 0.5
-    assert figures["rmse"][1] == pytest.approx(10.0, abs=0.5)
+    assert figures["rmse"][1] == pytest.approx(10.0, abs=0.6)
     assert figures["found"].tolist() == [1.0, 0.0]
     own = where.points[None, None, :50].expand(2, 2, -1, -1)
     moved = own + torch.tensor([1e-3, 0.0])
