@@ -6,6 +6,10 @@ from the same places, of the same lengths, so that only the direction differs. E
 Published: over 100 loops, random sampling ends with an RMSE about 3 times as large, though its points are more and of higher
 energy (github.com/learningmatter-mit/Atomistic-Adversarial-Attacks, and its page of results). Their networks have 4 layers of
 1024; ours have 3 of 32, a size for a CPU.
+
+The factor found here is not theirs: their random steps are uniform within a cube, of a size we did not find. Ours are as long
+as attacks, start from earlier random points as attacks do from earlier attacks, and so drift up the walls; labels there, of
+large forces, spoil the fit within the wells too. `by_generation` has the first generation, where nothing has drifted yet.
 """
 
 from dataclasses import replace
@@ -31,7 +35,7 @@ from benchmarks.evidence.wells import (
 from benchmarks.harness import Options, Row, judged
 
 TITLE = "double well in two dimensions: adversarial against random sampling"
-CORE_MINUTES = 0.0
+CORE_MINUTES = 7.3
 SEEDS = (1, 2)
 FULL_SEEDS = tuple(range(1, 11))
 LOOPS, GENERATIONS, ATTACK_STEPS = 10, 7, 600
