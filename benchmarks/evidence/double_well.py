@@ -7,7 +7,7 @@ Published: over 100 loops, random sampling ends with an RMSE about 3 times as la
 energy (github.com/learningmatter-mit/Atomistic-Adversarial-Attacks, and its page of results). Their networks have 4 layers of
 1024; ours have 3 of 32, a size for a CPU.
 
-The factor found here is not theirs: their random steps are uniform within a cube, of a size we did not find. Ours are as long
+The factor found here is not theirs: their random steps are uniform within a cube of fixed size. Ours are as long
 as attacks, start from earlier random points as attacks do from earlier attacks, and so drift up the walls; labels there, of
 large forces, spoil the fit within the wells too. `by_generation` has the first generation, where nothing has drifted yet.
 """
