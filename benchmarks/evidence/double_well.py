@@ -9,8 +9,8 @@ energy (github.com/learningmatter-mit/Atomistic-Adversarial-Attacks, and its pag
 1024; ours have 3 of 32, a size for a CPU.
 
 The factors found here are not theirs: their random steps are uniform within a cube of fixed size. Those of ours that start from
-earlier random points, as attacks do from earlier attacks, drift up the walls; labels there, of large forces, spoil the fit within
-the wells too. `by_generation` has the first generation, where nothing has drifted yet.
+earlier random points, as attacks do from earlier attacks, drift up the walls; labels there, of large forces, spoil the fit
+within the wells too. `by_generation` has the first generation, where nothing has drifted yet.
 """
 
 from dataclasses import replace

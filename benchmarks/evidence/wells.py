@@ -147,9 +147,7 @@ def trimmed(ends: Array, variances: Array, known: Array, least: float, order: Ar
     return kept
 
 
-def with_random_steps(
-    loops: Loops, guide: Loops, generation: int, *, from_start: bool, generator: torch.Generator
-) -> Loops:
+def with_random_steps(loops: Loops, guide: Loops, generation: int, *, from_start: bool, generator: torch.Generator) -> Loops:
     """Paired with the attacks of the `guide`: as many points, by steps of the same lengths, in directions that are uniformly
     random; from the same places, or from points of the start that are drawn at random."""
     places = guide.places(generation)
