@@ -5,8 +5,9 @@ import shutil
 import pytest
 import torch
 
+from alloop.posterior.methods import Task
 from alloop.posterior.run import one_thread
-from alloop.sections import ModelConfig
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.training.compiled import compiled
 from alloop.training.fixed_shape import TOLERANCE, FixedShapeGradient, traced
 from alloop.training.objective import Objective
@@ -87,3 +88,10 @@ def test_a_compiled_gradient_agrees_with_eager_and_a_wrong_one_is_refused(task):
         wrong(task.parameters, task.indices)
         (reason,) = wrong.refused.values()
         assert "differs from eager" in reason
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_sampler_on_a_cpu_compiles_when_asked_and_only_then(task, wanted):
+    whole = Task(task.potential, task.labeled, PosteriorConfig(), (0, 1), 1, 1, None, torch.device("cpu"), compiled=wanted)
+    programs = whole.objective.programs
+    assert (programs is not None and programs.make is compiled) == wanted
