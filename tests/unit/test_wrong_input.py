@@ -89,7 +89,7 @@ ROWS = {
     "prior from a registry that is not there": ({"more": "prior: {from: water, registry: other.db}"}, 5, ("other.db",)),
     "prior from itself": ({"more": "prior: {from: water}"}, 2, ("this campaign itself", "name another one")),
     "prior from its own level": ({"more": "prior: {from: scripted}"}, 2, ("the level of theory of the labeler itself",)),
-    "prior of no width": ({"more": "prior: {from: xtb, tau: 0}"}, 2, ("prior.tau", "greater than 0")),
+    "prior of no width": ({"more": "prior: {from: xtb, tau: 0}"}, 2, ("prior.tau", "greater than or equal to 0.001")),
     "prior with an unknown key": ({"more": "prior: {from: xtb, sigma: 1}"}, 2, ("'prior.sigma' is not one", "from")),
     "prior beside a baseline": (
         {"more": "prior: {from: xtb}\nposterior: {method: ensemble}"},
