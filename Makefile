@@ -21,7 +21,7 @@ demo: venv
 	$(BIN)/alloop demo
 
 test: venv lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-long: venv
 	$(BIN)/pytest -m long --durations=0

@@ -31,7 +31,9 @@ def _study(name: str, module: study.Study) -> Benchmark:
         if file.is_file()
         else ""
     )
-    choices = {"jobs": int, "full": bool, **getattr(module, "CHOICES", {})}
+    choices = {"jobs": int, **getattr(module, "CHOICES", {})}
+    if getattr(module, "HAS_FULL", False):
+        choices |= {"full": bool}
     return Benchmark(f"{module.TITLE}; {taken or 'not run yet'}", partial(study.run, name), evidence_table.table, choices)
 
 

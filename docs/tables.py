@@ -1,7 +1,7 @@
 """Tables of docs/performance.md and docs/evidence.md: recorded from `alloop bench NAME --json`, then filled in. No number is
 typed by hand.
 
-    alloop bench step --compile --json > benchmarks/results/step.json
+    alloop bench step --compile --output benchmarks/results/step.json
     python docs/tables.py fill
     python docs/tables.py check
 

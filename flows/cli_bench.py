@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from alloop.errors import InputError, nearest
+from alloop.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,6 +24,7 @@ def bench(
     name: Annotated[str | None, typer.Argument(help="Which one; `--list` names them.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="Name the benchmarks.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, on standard output.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Write the machine-readable answer to this file, too.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A miniature, to see that it runs; it judges nothing.")] = False,
     data: Annotated[Path | None, typer.Option(help="Folder with rMD17 frames; made-up frames if left out.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda, for those that can run on a GPU.")] = "auto",
@@ -43,6 +45,8 @@ def bench(
     choices = chosen(context.args, catalog[name].choices, name)
     options = Options(data, quick, device, folder, max_minutes, choices)
     answer = catalog[name].run(options)
+    if output is not None:
+        write_atomically(output, (json.dumps(answer, indent=2) + "\n").encode())
     typer.echo(json.dumps(answer, indent=2) if as_json else catalog[name].table(answer))
 
 

@@ -13,7 +13,7 @@ from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 from benchmarks.evidence.alkane_frames import Trajectory, labeled_frames
 from benchmarks.evidence.figures import Comparison, Target, compared, figures, forces_of
 from benchmarks.evidence.one_chain import drawn_along
-from benchmarks.evidence.posteriors import drawn
+from benchmarks.evidence.posteriors import drawn, settings_of
 from benchmarks.evidence.study import Column, Facts, Figures, Lines, Place, Results
 from benchmarks.harness import Options, Row, judged
 
@@ -23,7 +23,8 @@ REDUCED_SEEDS = 2
 CHAINS, ONE_CHAIN = "chains", "one chain"
 ARMS = (CHAINS, ONE_CHAIN)
 CHOICES = {"samples": int}
-GROUP = ("length", "arm", "k")
+HAS_FULL = True
+GROUP = ("system", "length", "arm", "k")
 COLUMNS = (
     Column("mae", "MAE, kcal/mol/Å"),
     Column("rmse", "RMSE, kcal/mol/Å"),
@@ -85,11 +86,18 @@ FULL = Size(
 )
 
 
+def settings(place: Place) -> Facts:
+    """Frames, network and sampler."""
+    size = _size(place)
+    sizes = {name: value for name, value in vars(size).items() if name != "model"}
+    return sizes | settings_of(place.model(size.model), POSTERIOR)
+
+
 def cells(options: Options) -> list[Facts]:
     """Of each arm and seed; cells that lie side by side have other frames and other chains."""
     seeds = SEEDS[:1] if options.quick else SEEDS if options.full else SEEDS[:REDUCED_SEEDS]
     samples = options.choices.get("samples", FEW_SAMPLES if options.quick else SAMPLES)
-    return [{"arm": arm, "seed": seed, "samples": samples} for arm in ARMS for seed in seeds]
+    return [{"system": "n-alkanes", "arm": arm, "seed": seed, "samples": samples} for arm in ARMS for seed in seeds]
 
 
 def measure(cell: Facts, place: Place) -> Lines:
@@ -104,7 +112,8 @@ def measure(cell: Facts, place: Place) -> Lines:
             facts, few = {"length": length, "k": k}, first(target, k)
             place.keep(cell | facts, errors=_by_frame(few.errors, frames), sigmas=_by_frame(few.sigma, frames))
             gradients = whole["gradient_evaluations"] - (committee.size - k) * each
-            lines.append((facts, {**figures(few), **whole, **_cost(whole, gradients)}))
+            size = {} if k == committee.size else {"ess_forces": None}  # what is known of all is not of a part
+            lines.append((facts, {**figures(few), **whole, **_cost(whole, gradients), **size}))
     return lines
 
 

@@ -13,7 +13,7 @@ from alloop.rng import numpy_stream
 from alloop.sections import PosteriorConfig
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 from benchmarks.evidence.figures import FORCES, Comparison, figures, forces_of
-from benchmarks.evidence.posteriors import drawn
+from benchmarks.evidence.posteriors import drawn, settings_of
 from benchmarks.evidence.rmd17 import FEW, MODEL, POSTERIOR
 from benchmarks.evidence.study import Column, Facts, Figures, Place, Results
 from benchmarks.frames import Frames, composition
@@ -28,10 +28,16 @@ GROUP = ("added", "arm")
 COLUMNS = (
     *(column for column in FORCES if column.key in {"rmse", "gain", "z_std", "coverage_95", "auc_worst"}),
     Column("attack_auc", "AUC, worst quarter of all attacks", 2),
+    Column("energy_auc", "AUC by the predicted energy", 2),
     Column("attack_correlation", "rank correlation, all attacks", 2),
     Column("sampling_core_seconds", "core-seconds", 0),
 )
 SHORT = {"warmup_steps": 2000, "mass_steps": 250, "sampling_steps": 750}
+
+
+def settings(place: Place) -> Facts:
+    """Network and sampler."""
+    return settings_of(place.model(MODEL), _posterior(place))
 
 
 def cells(options: Options) -> list[Facts]:
@@ -73,6 +79,7 @@ def _ranked(attacks: tuple[LabeledStructure, ...], committee: Committee) -> Figu
     worst = errors >= np.quantile(errors, 0.75)
     return {
         "attack_auc": metrics.roc_auc(predicted.force_sigma, worst),
+        "energy_auc": metrics.roc_auc(predicted.energy, worst),
         "attack_correlation": metrics.error_correlation(errors, predicted.force_sigma),
     }
 
@@ -106,7 +113,9 @@ def rows(done: Results, place: Place) -> list[Row]:
     """Attacks are found, and those of high uncertainty teach more than any."""
     del place
     auc = done.mean("attack_auc", added=0)
-    found = [judged("AUC, worst quarter of the attacks", auc, 0.5, "", "above 0.5", auc > 0.5)]
+    by_energy = done.mean("energy_auc", added=0)
+    name = "AUC, worst quarter of the attacks, beside that of the predicted energy"
+    found = [judged(name, auc, by_energy, "", "above it", auc > by_energy)]
     for added in sorted({cell["added"] for cell, _ in done.of(arm="random")}):
         ours, random = (done.mean("rmse", added=added, arm=arm) for arm in ("uncertain", "random"))
         name = f"force RMSE with {added} attacks, uncertain beside random"

@@ -1,16 +1,20 @@
 """Few frames of ethanol: the sampler at four temperatures beside a deep ensemble, energies and forces.
 
 Rensmeyer et al. 2024 compare 8 samples with 8 members on 100 frames of coupled-cluster ethanol, which were not published; here
-it is rMD17. Samples at T = 1 and the ensemble are those of `rmd17` where it was run in the same folder.
+it is rMD17. The energy noise is learned: fixed, it would bound every likelihood of energies.
 """
 
+from alloop.sections import ModelConfig
 from benchmarks.evidence import rmd17
 from benchmarks.evidence.figures import COST, FORCES, Comparison, compared
+from benchmarks.evidence.posteriors import settings_of
 from benchmarks.evidence.study import Column, Facts, Figures, Place, Results
 from benchmarks.harness import Options, Row, judged
 
 TITLE = "100 frames of ethanol: temperatures of the posterior, beside a deep ensemble"
 SEEDS = rmd17.SEEDS
+HAS_FULL = True
+MODEL = ModelConfig(learn_energy_noise=True)
 TEMPERATURES = (1.0, 0.3, 0.1, 0.05)
 GROUP = ("arm",)
 COLUMNS = (
@@ -26,6 +30,11 @@ PUBLISHED = (
     ({"arm": "published: sampler"}, {"energy_mae": 0.069, "energy_rmse": 0.097, "energy_mll": 0.978}),
     ({"arm": "published: ensemble"}, {"energy_mae": 0.142, "energy_rmse": 0.191, "energy_mll": 0.327}),
 )
+
+
+def settings(place: Place) -> Facts:
+    """As in `rmd17`."""
+    return settings_of(rmd17.model_of(place, MODEL), rmd17.posterior_of(place))
 
 
 def cells(options: Options) -> list[Facts]:
@@ -46,9 +55,9 @@ def arm_of(method: str, temperature: float) -> str:
 
 
 def measure(cell: Facts, place: Place) -> Figures:
-    """As in `rmd17`."""
+    """As in `rmd17`, but that the energy noise is learned too."""
     posterior = rmd17.posterior_of(place, method=cell["method"], temperature=cell["temperature"])
-    return rmd17.measured(cell, place, posterior)
+    return rmd17.measured(cell, place, rmd17.model_of(place, MODEL), posterior)
 
 
 def rows(done: Results, place: Place) -> list[Row]:
@@ -61,9 +70,10 @@ def rows(done: Results, place: Place) -> list[Row]:
 
 
 def comparisons(done: Results, place: Place) -> list[Comparison]:
-    """Each temperature beside the ensemble."""
+    """Each temperature beside the ensemble: forces, and energies."""
     return [
         each
         for temperature in TEMPERATURES
-        for each in compared("100 frames", done, place, {"arm": arm_of("sghmc", temperature)}, {"arm": "ensemble"})
+        for of in ("forces", "energy")
+        for each in compared(of, done, place, {"arm": arm_of("sghmc", temperature)}, {"arm": "ensemble"})
     ]

@@ -68,10 +68,12 @@ def _arms(results: Path) -> list[Arm]:
     found = []
     for file in sorted(results.glob("*.json")):
         answer = json.loads(file.read_text(encoding="utf-8"))
-        arms: dict[str, dict[float, dict[str, Any]]] = {}
+        arms: dict[str, dict[str, dict[str, Any]]] = {}
         for each in answer.get("cells", ()):
             figures = each["figures"]
-            if "sampling_core_seconds" in figures:
-                arms.setdefault(str(each["cell"].get("arm", "")), {})[figures["sampling_core_seconds"]] = figures
+            if "posterior" in figures:
+                of_arm = arms.setdefault(str(each["cell"].get("arm", "")), {})
+                known = of_arm.get(figures["posterior"], figures)  # the line of the most samples
+                of_arm[figures["posterior"]] = max(known, figures, key=lambda line: line["gradient_evaluations"])
         found += [Arm(answer["name"], arm, list(posteriors.values())) for arm, posteriors in arms.items()]
     return found

@@ -13,7 +13,7 @@ earlier random points, as attacks do from earlier attacks, drift up the walls; l
 within the wells too. `by_generation` has the first generation, where nothing has drifted yet.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,12 @@ from benchmarks.evidence.figures import Comparison
 from benchmarks.evidence.small_nets import Committees, Fit, fitted
 from benchmarks.evidence.study import Column, Facts, Figures, Place, Results
 from benchmarks.evidence.wells import (
+    APART,
+    AT_MOST,
+    ATTACK_RATE,
+    KT,
+    NEAREST,
+    PERCENTILE,
     Array,
     Loops,
     attacked,
@@ -37,6 +43,7 @@ from benchmarks.harness import Options, Row, judged
 
 TITLE = "double well in two dimensions: adversarial against random sampling"
 SEEDS = (1, 2)
+HAS_FULL = True
 FULL_SEEDS = tuple(range(1, 11))
 LOOPS, GENERATIONS, ATTACK_STEPS = 10, 7, 600
 ADVERSARIAL, RANDOM, FROM_START = ARMS = ("adversarial", "random", "random, from the start")
@@ -55,6 +62,12 @@ COLUMNS = (
 FIT = Fit(hidden=(32, 32, 32), members=5, steps=2400, batch_size=35, learning_rate=1e-2)
 PUBLISHED_RATIO = 3.0
 RESAMPLES = 2000
+
+
+def settings(place: Place) -> Facts:
+    """Networks, attacks and their trimming."""
+    del place
+    return {"fit": asdict(FIT), "attacks": [ATTACK_STEPS, ATTACK_RATE, AT_MOST, PERCENTILE, NEAREST, APART, KT]}
 
 
 def cells(options: Options) -> list[Facts]:

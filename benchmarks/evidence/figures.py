@@ -15,7 +15,7 @@ from benchmarks.evidence.study import Column, Facts, Figures, Place, Results
 Array = NDArray[np.float64]
 KCAL = 1.0 / EV_PER_KCAL_PER_MOL
 MEV_PER_KCAL = 1000.0 * EV_PER_KCAL_PER_MOL
-RESAMPLES = 200
+RESAMPLES = 500
 
 FORCES = (
     Column("mae", "MAE, kcal/mol/Å"),
@@ -112,6 +112,10 @@ def _spread(variance: Array) -> Array:
     return variance if variance.ndim == 2 else variance[..., None]
 
 
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
 PAIRED: dict[str, Callable[[Array, Array], float]] = {
     "mae": lambda errors, _: metrics.mae(errors),
     "rmse": lambda errors, _: metrics.rmse(errors),
@@ -120,7 +124,7 @@ PAIRED: dict[str, Callable[[Array, Array], float]] = {
     "z_std": metrics.z_score_std,
     "coverage_95": lambda errors, sigmas: metrics.coverage(errors, metrics.gaussian_multiplier(0.95) * sigmas),
     "crps": metrics.crps,
-    "auc_worst": lambda errors, sigmas: float(metrics.auc_worst(errors, sigmas) or np.nan),
+    "auc_worst": lambda errors, sigmas: _number(metrics.auc_worst(errors, sigmas)),
 }
 
 
@@ -138,18 +142,23 @@ class Comparison:
 
 
 def compared(name: str, done: Results, place: Place, ours: Facts, theirs: Facts) -> list[Comparison]:
-    """Each figure of `PAIRED`. Cells with the same seed have the same frames; each has kept `errors` and `sigmas` [F, M]."""
+    """Each figure of `PAIRED`, of seeds that both have. Cells with the same seed have the same frames; each has kept `errors`
+    and `sigmas` [F, M] of forces, or `energy_errors` and `energy_sigmas` [F, 1] where `name` is energy."""
+    prefix = "energy_" if name == "energy" else ""
 
-    def kept(facts: Facts) -> list[Array]:
-        arrays = [place.kept(cell) for cell, _ in done.of(**facts)]
-        return [np.stack([each["errors"], each["sigmas"]], axis=1).astype(np.float64) for each in arrays]
+    def kept(facts: Facts) -> dict[int, Array]:
+        arrays = {cell["seed"]: place.kept(cell) for cell, _ in done.of(**facts)}
+        names = (f"{prefix}errors", f"{prefix}sigmas")
+        return {seed: np.stack([each[name] for name in names], axis=1).astype(np.float64) for seed, each in arrays.items()}
 
     mine, other = kept(ours), kept(theirs)
+    seeds = sorted({*mine} & {*other})
+    pairs = [mine[seed] for seed in seeds], [other[seed] for seed in seeds]
     label = f"{name}: {_named(ours)} - {_named(theirs)}"
     found = []
     for key, statistic in PAIRED.items():
-        means = [float(np.mean([statistic(*_flat(each)) for each in arm])) for arm in (mine, other)]
-        low, high = paired_interval(mine, other, statistic)
+        means = [float(np.mean([statistic(*_flat(each)) for each in arm])) for arm in pairs]
+        low, high = paired_interval(*pairs, statistic)
         found.append(Comparison(label, key, means[0], means[1], means[0] - means[1], low, high))
     return found
 
@@ -158,13 +167,17 @@ def paired_interval(
     ours: Sequence[Array], theirs: Sequence[Array], statistic: Callable[[Array, Array], float], *, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
     """95 % bootstrap interval of the mean over seeds of ours - theirs: seeds are drawn with replacement, and frames, the same
-    ones for both. `ours` and `theirs` hold for each seed errors and sigmas [F, 2, M] of F frames with M components each."""
+    ones for both and, where all seeds have as many, for all seeds. `ours` and `theirs` hold for each seed errors and sigmas
+    [F, 2, M] of F frames with M components each. With few seeds it is too narrow in what seeds differ by."""
     generator = np.random.default_rng(0)
+    crossed = len({len(each) for each in ours}) == 1
     drawn = []
     for _ in range(resamples):
+        frames = generator.integers(0, len(ours[0]), len(ours[0]))
         differences = []
         for seed in generator.integers(0, len(ours), len(ours)).tolist():
-            frames = generator.integers(0, len(ours[seed]), len(ours[seed]))
+            if not crossed:
+                frames = generator.integers(0, len(ours[seed]), len(ours[seed]))
             differences.append(statistic(*_flat(ours[seed][frames])) - statistic(*_flat(theirs[seed][frames])))
         drawn.append(np.mean(differences))
     low, high = np.quantile(drawn, [0.025, 0.975])

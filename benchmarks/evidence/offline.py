@@ -2,6 +2,7 @@
 or at random, and the force RMSE at 600 K after each."""
 
 import numpy as np
+from scipy import stats
 
 from alloop.committee.committee import Committee
 from alloop.proposals.select import select_diverse
@@ -9,7 +10,7 @@ from alloop.rng import numpy_stream
 from alloop.sections import PosteriorConfig
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 from benchmarks.evidence.figures import FORCES, Comparison, figures, forces_of
-from benchmarks.evidence.posteriors import drawn
+from benchmarks.evidence.posteriors import drawn, settings_of
 from benchmarks.evidence.rmd17 import FEW, MODEL, POSTERIOR
 from benchmarks.evidence.study import Column, Facts, Lines, Place, Results
 from benchmarks.frames import Frames, composition
@@ -28,6 +29,11 @@ COLUMNS = (
 START, BATCH, ROUNDS = 20, 20, 5
 MOST_TEST = 300
 SHORT = {"warmup_steps": 1500, "mass_steps": 200, "sampling_steps": 500}
+
+
+def settings(place: Place) -> Facts:
+    """Network and sampler."""
+    return settings_of(place.model(MODEL), _posterior(place))
 
 
 def cells(options: Options) -> list[Facts]:
@@ -93,13 +99,15 @@ def rows(done: Results, place: Place) -> list[Row]:
 
 
 def comparisons(done: Results, place: Place) -> list[Comparison]:
-    """The last round of both, over seeds alone: every cell has the same test frames."""
+    """The last round of both: Student's interval of the differences of seeds."""
     del place
     last = max(cell["labels"] for cell, _ in done.cells)
     ours, theirs = (np.array([figures["rmse"] for _, figures in done.of(labels=last, arm=arm)]) for arm in ARMS)
-    difference, generator = ours - theirs, np.random.default_rng(0)
-    drawn_means = difference[generator.integers(0, len(difference), (1000, len(difference)))].mean(1)
-    low, high = np.quantile(drawn_means, [0.025, 0.975])
+    difference = ours - theirs
+    if len(difference) < 2:
+        return []
+    half = float(stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference)))
+    low, high = difference.mean() - half, difference.mean() + half
     name = f"{last} labels: committee - random"
     means = (float(ours.mean()), float(theirs.mean()))
     return [Comparison(name, "rmse", *means, difference=means[0] - means[1], low=float(low), high=float(high))]

@@ -70,7 +70,7 @@ def drawn_along(
     spent = json.loads((folder / "spent.json").read_text(encoding="utf-8"))
     costs = {"sampling_wall_seconds": spent["wall"], "sampling_core_seconds": spent["core"]}
     committee = Committee(chain.potential, torch.from_numpy(np.concatenate(parameters)))
-    return OneChain(committee, {**_diagnostics(draws), **costs})
+    return OneChain(committee, {**_diagnostics(draws), **costs, "posterior": folder.name})
 
 
 def _chain(labels: TrainingSet, model: ModelConfig, config: PosteriorConfig, seed: int, device: str) -> Chains:

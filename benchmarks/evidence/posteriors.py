@@ -1,7 +1,10 @@
 """Posteriors drawn for studies: resumable within a cell, the time they took adding up over calls."""
 
+import fcntl
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.training.training_set import TrainingSet
 from benchmarks.evidence.study import Facts, Figures, Place
 
-SECONDS_BETWEEN_NOTES = 5.0
+SECONDS_BETWEEN_NOTES, SECONDS_BETWEEN_TRIES = 5.0, 1.0
 
 
 @dataclass
@@ -51,8 +54,9 @@ class Meter:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was drawn, and what that took in all calls."""
+    """What was drawn, and what that took in all calls; `name` tells posteriors apart."""
 
+    name: str
     draws: PosteriorDraws
     wall_seconds: float
     core_seconds: float
@@ -71,7 +75,7 @@ class Drawn:
         health: SamplerHealth = self.draws.health
         told = ("r_hat_forces", "r_hat_log_posterior", "ess_forces", "kinetic_temperature", "gradient_evaluations", "converged")
         costs = {"sampling_wall_seconds": self.wall_seconds, "sampling_core_seconds": self.core_seconds}
-        return {**{name: getattr(health, name) for name in told}, **costs}
+        return {**{name: getattr(health, name) for name in told}, **costs, "posterior": self.name}
 
 
 def drawn(
@@ -87,15 +91,34 @@ def drawn(
     """The posterior, from its own folder in that of the study if it was drawn before. Raises `OutOfTime`."""
     started = "" if start is None else digest_bytes(*(sample.parameters.tobytes() for sample in start.samples))
     folder = folder_of(place, labels, model, posterior, {"stream": [seed, round], "start": started})
-    meter = Meter(folder / "spent.json", place)
     job = SamplingJob(model, posterior, seed, round, start)
-    whole = (folder / "done").is_file()
-    draws = sample_posterior(labels, job, processes=1, checkpoints=folder, progress=meter.heard, device=place.device)
-    if not whole:
-        meter.keep()
-        write_atomically(folder / "done", b"")
-    spent = json.loads((folder / "spent.json").read_text(encoding="utf-8"))
-    return Drawn(draws, spent["wall"], spent["core"])
+    with alone(folder, place):
+        meter, whole = Meter(folder / "spent.json", place), (folder / "done").is_file()
+        draws = sample_posterior(labels, job, processes=1, checkpoints=folder, progress=meter.heard, device=place.device)
+        if not whole:
+            meter.keep()
+            write_atomically(folder / "done", b"")
+        spent = json.loads((folder / "spent.json").read_text(encoding="utf-8"))
+    return Drawn(folder.name, draws, spent["wall"], spent["core"])
+
+
+@contextmanager
+def alone(folder: Path, place: Place) -> Iterator[None]:
+    """One process at a time works in the folder of a posterior; who comes second finds it finished. Raises `OutOfTime`."""
+    with (folder / "lock").open("w") as held:
+        while True:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                place.on_time()
+                time.sleep(SECONDS_BETWEEN_TRIES)
+        yield
+
+
+def settings_of(model: ModelConfig, posterior: PosteriorConfig) -> Facts:
+    """What the cells of a study share."""
+    return {"model": model.model_dump(mode="json"), "posterior": posterior.model_dump(mode="json")}
 
 
 def folder_of(place: Place, labels: TrainingSet, model: ModelConfig, posterior: PosteriorConfig, others: Facts) -> Path:

@@ -9,7 +9,8 @@ from alloop.rng import numpy_stream
 from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 from benchmarks.evidence.figures import COST, FORCES, Comparison, compared, energies_of, figures, forces_of
-from benchmarks.evidence.posteriors import drawn
+from benchmarks.evidence.posteriors import drawn, settings_of
+from benchmarks.evidence.published import RMD17
 from benchmarks.evidence.study import Facts, Figures, Place, Results
 from benchmarks.frames import Frames, rmd17
 from benchmarks.harness import Options, Row, judged
@@ -21,13 +22,21 @@ ARMS = ("sghmc", "ensemble", "dropout")
 CHOICES = {"molecule": str, "train": int, "samples": int}
 GROUP = ("molecule", "train", "arm")
 COLUMNS = (*FORCES, *COST)
+HAS_FULL = True
 REDUCED, FULL = (50, 100), (970,)
 TEST = 1000
+PUBLISHED = RMD17
 MODEL = ModelConfig()
 POSTERIOR = PosteriorConfig(samples=8, chains_at_once=4, warmup_steps=4000, mass_steps=500, sampling_steps=1500)
+LARGE = {"channels": 64, "layers": 4}
 LONG = {"chains_at_once": 0, "warmup_steps": 40_000, "mass_steps": 4_000, "sampling_steps": 16_000}
 FEW = {"samples": 2, "warmup_steps": 12, "mass_steps": 6, "sampling_steps": 12, "batch_size": 2, "thinning": 2}
 LEAST_GAIN, LEAST_AUC, HONEST = 0.2, 0.93, (0.85, 1.15)
+
+
+def settings(place: Place) -> Facts:
+    """Network and sampler, in which the arms differ by method alone."""
+    return settings_of(model_of(place), posterior_of(place))
 
 
 def cells(options: Options) -> list[Facts]:
@@ -47,7 +56,12 @@ def cells(options: Options) -> list[Facts]:
 
 def measure(cell: Facts, place: Place) -> Figures:
     """One arm on one choice of frames, measured on the test frames of the split; nothing calibrated."""
-    return measured(cell, place, posterior_of(place, method=cell["arm"], samples=cell["samples"]))
+    return measured(cell, place, model_of(place), posterior_of(place, method=cell["arm"], samples=cell["samples"]))
+
+
+def model_of(place: Place, model: ModelConfig = MODEL) -> ModelConfig:
+    """The network of all arms."""
+    return place.model(model.model_copy(update=LARGE) if place.full else model)
 
 
 def posterior_of(place: Place, **options: Any) -> PosteriorConfig:
@@ -56,13 +70,14 @@ def posterior_of(place: Place, **options: Any) -> PosteriorConfig:
     return PosteriorConfig.model_validate(POSTERIOR.model_dump() | size | options)
 
 
-def measured(cell: Facts, place: Place, posterior: PosteriorConfig) -> Figures:
+def measured(cell: Facts, place: Place, model: ModelConfig, posterior: PosteriorConfig) -> Figures:
     """Draw on the frames of a cell (`molecule`, `train`, `seed`), and measure on the test frames."""
     labels, test = frames_of(cell, place)
-    found = drawn(place, labels, place.model(MODEL), posterior, seed=cell["seed"])
+    found = drawn(place, labels, model, posterior, seed=cell["seed"])
     predicted = found.committee.predict([item.structure for item in test])
     forces, energies = forces_of(test, predicted), energies_of(test, predicted)
-    place.keep(cell, errors=_by_frame(forces.errors, len(test)), sigmas=_by_frame(forces.sigma, len(test)))
+    kept = {"errors": forces.errors, "sigmas": forces.sigma, "energy_errors": energies.errors, "energy_sigmas": energies.sigma}
+    place.keep(cell, **{name: _by_frame(values, len(test)) for name, values in kept.items()})
     return {**figures(forces), **{f"energy_{name}": value for name, value in figures(energies).items()}, **found.figures}
 
 

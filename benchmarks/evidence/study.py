@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -42,7 +42,8 @@ class OutOfTime(Exception):
 @dataclass(frozen=True)
 class Place:
     """Where cells are measured: their `folder`, the reference `data`, whether it is a miniature (`quick`) or of full size, on
-    which `device`, and until when (`deadline`, seconds since the epoch)."""
+    which `device`, and until when (`deadline`, seconds since the epoch). `settings` are what all cells share: measured under
+    others, a cell is another cell. `commit` of the code that measures."""
 
     folder: Path
     data: Path | None
@@ -50,6 +51,8 @@ class Place:
     full: bool = False
     device: str = "cpu"
     deadline: float = math.inf
+    settings: Facts = field(default_factory=dict)
+    commit: str = ""
 
     def frames(self, name: str) -> Path:
         """A file of the reference data. Raises `InputError` where it is not there."""
@@ -74,7 +77,11 @@ class Place:
             return dict(held)
 
     def _arrays(self, cell: Facts) -> Path:
-        return self.folder / "arrays" / f"{self.kind}-{digest_json(cell)}.npz"
+        return self.folder / "arrays" / f"{self.name_of(cell)}.npz"
+
+    def name_of(self, cell: Facts) -> str:
+        """Of the files of a cell: of all that its figures depend on, but for the code."""
+        return f"{self.kind}-{digest_json({'cell': cell, 'settings': self.settings, 'device': self.device})}"
 
     @property
     def kind(self) -> str:
@@ -104,10 +111,10 @@ class Column:
 class Study(Protocol):
     """A module of this package.
 
-    `TITLE`; `GROUP`: the keys of a cell that name a line of its table, all others
-    (the seed) being averaged over; `COLUMNS` of the table. `cells` in the order they are run; `measure` one; `rows` that have
-    an aim, and `comparisons` of two arms, of all cells with what they measured. One cell may fill several lines: pairs of
-    the facts that a line adds, and its figures.
+    `TITLE`; `GROUP`: the keys of a cell that name a line of its table, all others (the seed) being averaged over; `COLUMNS` of
+    the table. `settings` that all cells share, JSON-able; `cells` in the order they are run; `measure` one; `rows` that have an
+    aim, and `comparisons` of two arms, of all cells with what they measured. One cell may fill several lines: pairs of the
+    facts that a line adds, and its figures. Where it has them: `PUBLISHED` lines, `CHOICES` of its own, `HAS_FULL` size.
     """
 
     TITLE: str
@@ -115,6 +122,7 @@ class Study(Protocol):
     GROUP: tuple[str, ...]
     COLUMNS: tuple[Column, ...]
 
+    def settings(self, place: Place) -> Facts: ...
     def cells(self, options: Options) -> list[Facts]: ...
     def measure(self, cell: Facts, place: Place) -> Figures | Lines: ...
     def rows(self, done: "Results", place: Place) -> list[Row]: ...
@@ -143,6 +151,7 @@ def run(name: str, options: Options) -> dict[str, Any]:
     """Measure the cells that were not measured yet, until the time is over; then answer with all that are done."""
     study = study_of(name)
     place = _place(options)
+    place = replace(place, settings=study.settings(place))
     cells = study.cells(options)
     files = [_file(place, name, cell) for cell in cells]
     missing = [index for index, file in enumerate(files) if not file.is_file()]
@@ -162,7 +171,7 @@ def run(name: str, options: Options) -> dict[str, Any]:
         "size": place.kind,
         "complete": not left,
         "cells": [{"cell": cell, "figures": figures} for cell, figures in results.cells],
-        "comparisons": [asdict(each) for each in comparisons],
+        "comparisons": [_known(asdict(each)) for each in comparisons],
     }
 
 
@@ -175,11 +184,12 @@ def study_of(name: str) -> Study:
 def _place(options: Options) -> Place:
     deadline = time.time() + 60.0 * options.max_minutes if options.max_minutes else math.inf
     data = options.data or (Path(os.environ["ALLOOP_DATA"]) if os.environ.get("ALLOOP_DATA") else None)
-    return Place(options.folder or FOLDER, data, options.quick, options.full, resolve_device(options.device).type, deadline)
+    device = resolve_device(options.device).type
+    return Place(options.folder or FOLDER, data, options.quick, options.full, device, deadline, commit=commit())
 
 
 def _file(place: Place, name: str, cell: Facts) -> Path:
-    return place.folder / name / f"{place.kind}-{digest_json(cell)}.json"
+    return place.folder / name / f"{place.name_of(cell)}.json"
 
 
 def _lines(cell: Facts, held: Figures | Lines) -> Lines:
@@ -188,7 +198,9 @@ def _lines(cell: Facts, held: Figures | Lines) -> Lines:
 
 
 def _measured(name: str, cells: Sequence[tuple[int, Facts]], place: Place, jobs: int) -> Iterator[tuple[int, Figures | Lines]]:
-    """What each cell measured, as they are done; none that the time did not suffice for."""
+    """What each cell measured, as they are done; none that the time did not suffice for. Where one fails the others are
+    measured still, and its error is raised in the end."""
+    failed: list[BaseException] = []
     if jobs <= 1:
         for index, cell in cells:
             figures = _measure(name, cell, place)
@@ -203,9 +215,13 @@ def _measured(name: str, cells: Sequence[tuple[int, Facts]], place: Place, jobs:
         while running:
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for each in finished:
-                index, figures = running.pop(each), each.result()
-                if figures is not None:
+                index, error = running.pop(each), each.exception()
+                if error is not None:
+                    failed.append(error)
+                elif (figures := each.result()) is not None:
                     yield index, figures
+    if failed:
+        raise failed[0]
 
 
 def _measure(name: str, cell: Facts, place: Place) -> Figures | Lines | None:
@@ -220,10 +236,15 @@ def _measure(name: str, cell: Facts, place: Place) -> Figures | Lines | None:
         return None
     lines = len(found) if isinstance(found, list) else 1
     spent = {"wall_seconds": (time.monotonic() - started) / lines, "core_seconds": (time.process_time() - cpu) / lines}
-    where = {"machine": machine(), "commit": commit()}
+    where = {"machine": machine(), "commit": place.commit}
     if isinstance(found, list):
-        return [(facts, {**spent, **figures, **where}) for facts, figures in found]
-    return {**spent, **found, **where}
+        return [(facts, {**spent, **_known(figures), **where}) for facts, figures in found]
+    return {**spent, **_known(found), **where}
+
+
+def _known(figures: Figures) -> Figures:
+    """Without numbers that are none, which JSON does not have."""
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in figures.items()}
 
 
 def _unfinished(name: str, done: int, total: int) -> Row:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from alloop.posterior.health import shown
 from benchmarks.evidence.study import Column, Study, study_of
 from benchmarks.table import table as judgements
 
@@ -30,18 +31,25 @@ def _where(answer: Mapping[str, Any], lines: Sequence[tuple[Any, Any]]) -> str:
 
 
 def core_minutes(answer: Mapping[str, Any]) -> float:
-    """What its cells took in all calls: a posterior that was drawn in an earlier one counts too, and once."""
-    here: dict[Any, float] = {}
+    """What its cells took, in all calls where they drew posteriors: each of these counts once, whoever drew it."""
+    here: dict[Any, list[float]] = {}
     for index, each in enumerate(answer["cells"]):
-        posterior = each["figures"].get("sampling_core_seconds")
-        key = index if posterior is None else ("posterior", posterior)
-        here[key] = here.get(key, 0.0) + each["figures"]["core_seconds"]
-    return sum(max(spent, key[1]) if isinstance(key, tuple) else spent for key, spent in here.items()) / SECONDS_PER_MINUTE
+        figures = each["figures"]
+        spent = here.setdefault(figures.get("posterior", index), [0.0, 0.0])
+        spent[0] += figures["core_seconds"]
+        spent[1] = max(spent[1], figures.get("sampling_core_seconds") or 0.0)
+    return sum(max(spent) for spent in here.values()) / SECONDS_PER_MINUTE
 
 
 def _figures(study: Study, lines: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    published = [(dict(cell), dict(figures)) for cell, figures in getattr(study, "PUBLISHED", ())]
+    molecules = {cell.get("molecule") for cell, _ in lines}
+    published = [
+        (cell, figures) for cell, figures in getattr(study, "PUBLISHED", ()) if cell.get("molecule") in {None, *molecules}
+    ]
+    ours = {tuple(cell.get(name, "") for name in study.GROUP) for cell, _ in lines}
+    if any(tuple(cell.get(name, "") for name in study.GROUP) in ours for cell, _ in published):
+        raise ValueError(f"{study.TITLE}: a published line has the name of one that was measured")
     for cell, figures in [*lines, *published]:
         groups.setdefault(tuple(cell.get(name, "") for name in study.GROUP), []).append(figures)
     columns = [column for column in study.COLUMNS if any(each.get(column.key) is not None for _, each in lines)]
@@ -70,10 +78,10 @@ def _comparisons(found: Sequence[Mapping[str, Any]]) -> str:
         [
             each["name"],
             each["figure"],
-            f"{each['ours']:.3f}",
-            f"{each['theirs']:.3f}",
-            f"{each['difference']:+.3f}",
-            f"{each['low']:+.3f} to {each['high']:+.3f}",
+            shown(each["ours"], 3),
+            shown(each["theirs"], 3),
+            shown(each["difference"], 3),
+            f"{shown(each['low'], 3)} to {shown(each['high'], 3)}",
         ]
         for each in found
     ]
