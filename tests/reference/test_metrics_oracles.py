@@ -1,5 +1,5 @@
-"""The metrics beside scikit-learn and Uncertainty Toolbox (Chung et al. 2021), which know nothing of ours; and beside loops that
-spell out their definitions."""
+"""The metrics beside scikit-learn and Uncertainty Toolbox (Chung et al. 2021), which know nothing of ours; and beside loops
+that spell out their definitions."""
 
 from itertools import pairwise
 
