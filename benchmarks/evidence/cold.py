@@ -1,7 +1,8 @@
-"""Few frames of ethanol: the sampler at four temperatures beside a deep ensemble, energies and forces.
+"""Few frames of ethanol: the sampler at some temperatures beside a deep ensemble, energies and forces.
 
 Rensmeyer et al. 2024 compare 8 samples with 8 members on 100 frames of coupled-cluster ethanol, which were not published; here
-it is rMD17. The energy noise is learned: fixed, it would bound every likelihood of energies.
+it is rMD17. The energy noise is learned: fixed, it would bound every likelihood of energies. At T = 0 the chains are an
+ensemble too, of maxima of the posterior, with no label held out.
 """
 
 from alloop.sections import ModelConfig
@@ -15,7 +16,7 @@ TITLE = "100 frames of ethanol: temperatures of the posterior, beside a deep ens
 SEEDS = rmd17.SEEDS
 HAS_FULL = True
 MODEL = ModelConfig(learn_energy_noise=True)
-TEMPERATURES = (1.0, 0.3, 0.1, 0.05)
+TEMPERATURES = (1.0, 0.3, 0.1, 0.05, 0.0)
 GROUP = ("arm",)
 COLUMNS = (
     Column("energy_mae", "energy MAE, kcal/mol"),
