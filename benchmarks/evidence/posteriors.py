@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from alloop.committee.committee import Committee
 from alloop.digests import digest_bytes, digest_json
@@ -28,7 +29,9 @@ class Meter:
     place: Place
 
     def __post_init__(self) -> None:
-        held = json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else {"wall": 0.0, "core": 0.0}
+        nothing: dict[str, Any] = {"wall": 0.0, "core": 0.0}
+        held = json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else nothing
+        self._commits = {self.place.commit, *held.get("commits", ())}
         self._before = held["wall"], held["core"]
         self._begin = time.monotonic(), time.process_time()
         self._kept = time.monotonic()
@@ -49,17 +52,18 @@ class Meter:
     def keep(self) -> None:
         self._kept = time.monotonic()
         wall, core = self.spent
-        write_atomically(self.file, json.dumps({"wall": wall, "core": core}).encode())
+        write_atomically(self.file, json.dumps({"wall": wall, "core": core, "commits": sorted(self._commits)}).encode())
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was drawn, and what that took in all calls; `name` tells posteriors apart."""
+    """What was drawn, by the code of which `commits`, and what that took in all calls; `name` tells posteriors apart."""
 
     name: str
     draws: PosteriorDraws
     wall_seconds: float
     core_seconds: float
+    commits: tuple[str, ...] = ()
 
     @property
     def committee(self) -> Committee:
@@ -75,7 +79,12 @@ class Drawn:
         health: SamplerHealth = self.draws.health
         told = ("r_hat_forces", "r_hat_log_posterior", "ess_forces", "kinetic_temperature", "gradient_evaluations", "converged")
         costs = {"sampling_wall_seconds": self.wall_seconds, "sampling_core_seconds": self.core_seconds}
-        return {**{name: getattr(health, name) for name in told}, **costs, "posterior": self.name}
+        return {
+            **{name: getattr(health, name) for name in told},
+            **costs,
+            "posterior": self.name,
+            "drawn_by": list(self.commits),
+        }
 
 
 def drawn(
@@ -99,7 +108,7 @@ def drawn(
             meter.keep()
             write_atomically(folder / "done", b"")
         spent = json.loads((folder / "spent.json").read_text(encoding="utf-8"))
-    return Drawn(folder.name, draws, spent["wall"], spent["core"])
+    return Drawn(folder.name, draws, spent["wall"], spent["core"], tuple(spent.get("commits", ())))
 
 
 @contextmanager

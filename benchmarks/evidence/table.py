@@ -23,7 +23,8 @@ def _where(answer: Mapping[str, Any], lines: Sequence[tuple[Any, Any]]) -> str:
     """Size, seeds, and what it took. Cells that fill several lines count once."""
     seeds = sorted({cell["seed"] for cell, _ in lines if "seed" in cell})
     minutes = core_minutes(answer)
-    commits, machines = ({figures[name].split(", load")[0] for _, figures in lines} for name in ("commit", "machine"))
+    commits = {commit for _, figures in lines for commit in (figures["commit"], *figures.get("drawn_by", ()))}
+    machines = {figures["machine"].split(", load")[0] for _, figures in lines}
     size = {"reduced": "Reduced size", "full": "Full size", "quick": "A miniature: its figures mean nothing"}[answer["size"]]
     whole = "" if answer["complete"] else " Not finished."
     told = f"{size}; seeds {', '.join(map(str, seeds))}; {minutes:.0f} core-minutes; commit {', '.join(sorted(commits))};"
