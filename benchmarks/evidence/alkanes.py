@@ -2,8 +2,9 @@
 saw n-alkanes of 4 to 8 carbons predict longer ones. k independent chains beside k samples of one chain. GFN2-xTB, 500 K."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,11 +12,11 @@ from alloop.committee.committee import Committee
 from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 from benchmarks.evidence.alkane_frames import Trajectory, labeled_frames
-from benchmarks.evidence.figures import Comparison, Target, compared, figures, forces_of
+from benchmarks.evidence.figures import Target, compared, figures, forces_of
 from benchmarks.evidence.one_chain import drawn_along
 from benchmarks.evidence.posteriors import drawn, settings_of
-from benchmarks.evidence.study import Column, Facts, Figures, Lines, Place, Results
-from benchmarks.harness import Options, Row, judged
+from benchmarks.evidence.study import Column, Comparison, Facts, Figures, Lines, Place, Results
+from benchmarks.harness import Options, Row
 
 TITLE = "number of samples and longer chains: n-alkanes, trained on C4 to C8"
 SEEDS = (1, 2, 3)
@@ -38,6 +39,12 @@ COLUMNS = (
     Column("sampling_core_seconds", "core-seconds", 0),
     Column("ess_forces", "ESS, forces", 1),
 )
+AIMS: dict[str, tuple[Literal["below", "above"], str]] = {
+    "mae": ("below", "kcal/mol/Å"),
+    "rmse": ("below", "kcal/mol/Å"),
+    "nece": ("below", ""),
+    "mll": ("above", "nats"),
+}
 SAMPLES, FEW_SAMPLES = 16, 4
 KS = (1, 2, 4, 8, 16)
 MODEL = ModelConfig(channels=16, cutoff_angstrom=4.0)
@@ -146,44 +153,6 @@ def first(target: Target, k: int) -> Target:
     return Target(target.truth, members.mean(0), np.sqrt(np.square(sigmas).mean(0) + epistemic), members, sigmas)
 
 
-def rows(done: Results, place: Place) -> list[Row]:
-    """What more samples must bring, on every length; and independent chains beside one."""
-    most = max(cell["k"] for cell, _ in done.cells)
-    return [
-        row
-        for length in _lengths(done)
-        for row in (*_more_samples(done, place, length, most), _arms(done, place, length, most))
-    ]
-
-
-def _more_samples(done: Results, place: Place, length: int, most: int) -> list[Row]:
-    """`most` independent chains beside one of them."""
-    name, facts = f"C{length}, {most} independent chains beside 1:", {"length": length, "arm": CHAINS}
-    differences = {each.figure: each for each in compared(name, done, place, facts | {"k": most}, facts | {"k": 1})}
-
-    def row(key: str, unit: str, aim: str, met: bool) -> Row:
-        ours, peer = (done.mean(key, **facts, k=k) for k in (most, 1))
-        return judged(f"{name} {key.upper()}", _known(ours), _known(peer), unit, aim, met)
-
-    def rises(key: str) -> float:
-        return done.mean(key, **facts, k=most) - done.mean(key, **facts, k=1)
-
-    above = "not above, within error"
-    return [
-        *(row(key, "kcal/mol/Å", above, differences[key].low <= 0.0) for key in ("mae", "rmse")),
-        row("nece", "", "below", rises("nece") < 0.0),
-        row("mll", "nats", "above", rises("mll") > 0.0),
-    ]
-
-
-def _arms(done: Results, place: Place, length: int, k: int) -> Row:
-    """As many samples of one chain beside them."""
-    ours, theirs = ({"length": length, "arm": arm, "k": k} for arm in ARMS)
-    mll = next(each for each in compared("", done, place, ours, theirs) if each.figure == "mll")
-    name, aim = f"C{length}, {k} independent chains beside {k} samples of one chain: MLL", "not below, within error"
-    return judged(name, mll.ours, mll.theirs, "nats", aim, mll.high >= 0.0)
-
-
 def comparisons(done: Results, place: Place) -> list[Comparison]:
     """Many independent chains beside one of them; and both arms, with half of the samples and with all."""
     most, found = max(cell["k"] for cell, _ in done.cells), []
@@ -192,6 +161,18 @@ def comparisons(done: Results, place: Place) -> list[Comparison]:
         found += compared(f"C{length}, k = {most} beside k = 1", done, place, chains | {"k": most}, chains | {"k": 1})
         for k in (most // 2, most):
             found += compared(f"C{length}, k = {k}", done, place, chains | {"k": k}, chain | {"k": k})
+    return found
+
+
+def rows(done: Results, beside: Sequence[Comparison]) -> list[Row]:
+    """More independent chains are better in each figure, and likelier than as many samples of one chain."""
+    most = max(cell["k"] for cell, _ in done.cells)
+    found = []
+    for each in beside:
+        if each.figure in AIMS and f"k = {most} beside k = 1" in each.name:
+            found.append(each.row(*AIMS[each.figure]))
+        elif each.figure == "mll" and f"k = {most}: " in each.name:
+            found.append(each.row("above", "nats"))
     return found
 
 

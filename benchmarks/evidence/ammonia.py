@@ -4,6 +4,8 @@ Trained on the first 78, does the uncertainty rank the attacks by their error? A
 attacks of the first generation teach more about those of the second?
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,12 +14,12 @@ from alloop.committee.committee import Committee
 from alloop.rng import numpy_stream
 from alloop.sections import PosteriorConfig
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
-from benchmarks.evidence.figures import FORCES, Comparison, figures, forces_of
+from benchmarks.evidence.figures import FORCES, between_seeds, figures, forces_of, of_seeds
 from benchmarks.evidence.posteriors import drawn, settings_of
 from benchmarks.evidence.rmd17 import FEW, MODEL, POSTERIOR
-from benchmarks.evidence.study import Column, Facts, Figures, Place, Results
+from benchmarks.evidence.study import Column, Comparison, Facts, Figures, Place, Results
 from benchmarks.frames import Frames, composition
-from benchmarks.harness import Options, Row, judged
+from benchmarks.harness import Options, Row
 from benchmarks.systems import rattled
 
 TITLE = "ammonia: attacks of Schwalbe-Koda et al. 2021 ranked and learned"
@@ -32,6 +34,7 @@ COLUMNS = (
     Column("attack_correlation", "rank correlation, all attacks", 2),
     Column("sampling_core_seconds", "core-seconds", 0),
 )
+BY_ENERGY = "worst quarter of the attacks, by sigma - by predicted energy"
 SHORT = {"warmup_steps": 2000, "mass_steps": 250, "sampling_steps": 750}
 
 
@@ -109,21 +112,18 @@ def _frames(place: Place) -> tuple[Frames, tuple[int, int, int]]:
     return composition(place.frames("aaa_ammonia.npz")), (FIRST, GENERATION, GENERATION)
 
 
-def rows(done: Results, place: Place) -> list[Row]:
-    """Attacks are found, and those of high uncertainty teach more than any."""
+def comparisons(done: Results, place: Place) -> list[Comparison]:
+    """Sigma beside the predicted energy, which knows nothing of errors; attacks chosen by uncertainty beside any."""
     del place
-    auc = done.mean("attack_auc", added=0)
-    by_energy = done.mean("energy_auc", added=0)
-    name = "AUC, worst quarter of the attacks, beside that of the predicted energy"
-    found = [judged(name, auc, by_energy, "", "above it", auc > by_energy)]
+    aucs = (of_seeds(done, key, added=0) for key in ("attack_auc", "energy_auc"))
+    found = [between_seeds(BY_ENERGY, "auc", *aucs)]
     for added in sorted({cell["added"] for cell, _ in done.of(arm="random")}):
-        ours, random = (done.mean("rmse", added=added, arm=arm) for arm in ("uncertain", "random"))
-        name = f"force RMSE with {added} attacks, uncertain beside random"
-        found.append(judged(name, ours, random, "kcal/mol/Å", "below random", ours < random))
+        errors = (of_seeds(done, "rmse", added=added, arm=arm) for arm in ("uncertain", "random"))
+        found.append(between_seeds(f"{added} attacks: uncertain - random", "rmse", *errors))
     return found
 
 
-def comparisons(done: Results, place: Place) -> list[Comparison]:
-    """None: the rows say it."""
-    del done, place
-    return []
+def rows(done: Results, beside: Sequence[Comparison]) -> list[Row]:
+    """Attacks are found by sigma, and those of high uncertainty teach more than any."""
+    del done
+    return [each.row("above") if each.name == BY_ENERGY else each.row("below", "kcal/mol/Å") for each in beside]

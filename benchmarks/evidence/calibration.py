@@ -5,7 +5,7 @@ They are exchangeable with the test frames at 300 K, nearly: both are of one tra
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,9 +15,9 @@ from alloop.committee.evaluation import EvaluationArrays
 from alloop.training.training_set import LabeledStructure
 from benchmarks.evidence import domain
 from benchmarks.evidence.calibrators import conformal, log_regression, scale, student_confidence
-from benchmarks.evidence.figures import Comparison, Target, energies_of, forces_of
+from benchmarks.evidence.figures import Target, energies_of, forces_of
 from benchmarks.evidence.posteriors import Drawn
-from benchmarks.evidence.study import Column, Facts, Figures, Lines, Place, Results
+from benchmarks.evidence.study import Column, Comparison, Facts, Figures, Lines, Place, Results
 from benchmarks.harness import Options, Row, judged
 
 TITLE = "calibration by several rules, in and out of domain; a gate that learns from each label"
@@ -108,9 +108,9 @@ def gate(target: Target) -> Figures:
     return {"accepted": len(accepted) / len(sigmas), "kept": float(within.mean()) if accepted else None}
 
 
-def rows(done: Results, place: Place) -> list[Row]:
+def rows(done: Results, beside: Sequence[Comparison]) -> list[Row]:
     """In domain a conformal interval covers what it promises, on the average."""
-    del place
+    del beside
     found = []
     for rule in ("conformal", "the campaign's own"):
         inside = done.mean("coverage_95", test=domain.KNOWN, rule=rule)

@@ -13,6 +13,7 @@ earlier random points, as attacks do from earlier attacks, drift up the walls; l
 within the wells too. `by_generation` has the first generation, where nothing has drifted yet.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,9 +21,8 @@ import numpy as np
 import torch
 
 from alloop.rng import stream_seed
-from benchmarks.evidence.figures import Comparison
 from benchmarks.evidence.small_nets import Committees, Fit, fitted
-from benchmarks.evidence.study import Column, Facts, Figures, Place, Results
+from benchmarks.evidence.study import Column, Comparison, Facts, Figures, Place, Results
 from benchmarks.evidence.wells import (
     APART,
     AT_MOST,
@@ -108,22 +108,19 @@ def looped(cell: Facts, place: Place) -> tuple[Loops, dict[str, Array]]:
     return loops, history
 
 
-def rows(done: Results, place: Place) -> list[Row]:
+def rows(done: Results, beside: Sequence[Comparison]) -> list[Row]:
     """What was published of both arms, and whether it is so here."""
-    del place
     ours, found = _of_loops(done, ADVERSARIAL), []
     for arm in ARMS[1:]:
         theirs = _of_loops(done, arm)
         ratio = float(np.median(theirs["rmse"]) / np.median(ours["rmse"]))
         share, peer_share = (float(np.mean(each["found"])) for each in (ours, theirs))
-        energy, peer_energy = (float(np.median(each["added_energy"])) for each in (ours, theirs))
-        aim = f"published: about {PUBLISHED_RATIO:.0f}"
+        row = judged(f"RMSE, {arm} / adversarial, of medians", ratio, PUBLISHED_RATIO, "", "published: about 3", met=False)
         found += [
-            judged(f"RMSE, {arm} / adversarial, of medians", ratio, PUBLISHED_RATIO, "", aim, ratio >= PUBLISHED_RATIO),
-            judged(f"loops that found the second well, beside {arm}", share, peer_share, "", "not below", share >= peer_share),
-            judged(f"energy of new points, beside {arm}", energy, peer_energy, "", "published: below", energy < peer_energy),
+            replace(row, met=None, reason="the published random arm, uniform steps in a cube, is another and was not run"),
+            judged(f"loops that found the second well, beside {arm}", share, peer_share, "", "above", share > peer_share),
         ]
-    return found
+    return [*found, *(each.row("below") for each in beside if each.figure == "rmse")]
 
 
 def comparisons(done: Results, place: Place) -> list[Comparison]:

@@ -1,16 +1,19 @@
 """What a study says of predictions: errors in kcal/mol and kcal/mol/Å, the units of the source papers; likelihoods in nats."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from alloop.committee import metrics
 from alloop.committee.committee import CommitteePrediction
 from alloop.training.training_set import LabeledStructure
 from alloop.units import EV_PER_KCAL_PER_MOL
-from benchmarks.evidence.study import Column, Facts, Figures, Place, Results
+from benchmarks.evidence.study import Column, Comparison, Facts, Figures, Place, Results
 
 Array = NDArray[np.float64]
 KCAL = 1.0 / EV_PER_KCAL_PER_MOL
@@ -125,20 +128,8 @@ PAIRED: dict[str, Callable[[Array, Array], float]] = {
     "coverage_95": lambda errors, sigmas: metrics.coverage(errors, metrics.gaussian_multiplier(0.95) * sigmas),
     "crps": metrics.crps,
     "auc_worst": lambda errors, sigmas: _number(metrics.auc_worst(errors, sigmas)),
+    "nece": lambda errors, sigmas: _number(metrics.nece(errors, sigmas)),
 }
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One figure of two arms, means over seeds, and the `difference` ours - theirs with its 95 % interval."""
-
-    name: str
-    figure: str
-    ours: float
-    theirs: float
-    difference: float
-    low: float
-    high: float
 
 
 def compared(name: str, done: Results, place: Place, ours: Facts, theirs: Facts) -> list[Comparison]:
@@ -182,6 +173,23 @@ def paired_interval(
         drawn.append(np.mean(differences))
     low, high = np.quantile(drawn, [0.025, 0.975])
     return float(low), float(high)
+
+
+def between_seeds(name: str, figure: str, ours: Mapping[int, float], theirs: Mapping[int, float]) -> Comparison:
+    """Of one number a seed, paired by seed, with Student's interval of the mean difference; one seed has no end to it."""
+    seeds = sorted({*ours} & {*theirs})
+    pairs = np.array([(ours[seed], theirs[seed]) for seed in seeds])
+    mine, other = pairs.mean(0).tolist()
+    differences = pairs[:, 0] - pairs[:, 1]
+    half = math.inf
+    if len(seeds) > 1:
+        half = float(stats.t.ppf(0.975, len(seeds) - 1) * differences.std(ddof=1) / math.sqrt(len(seeds)))
+    return Comparison(name, figure, mine, other, mine - other, mine - other - half, mine - other + half)
+
+
+def of_seeds(done: Results, figure: str, **facts: Any) -> dict[int, float]:
+    """One figure of the cells that have these facts, by seed."""
+    return {cell["seed"]: figures[figure] for cell, figures in done.of(**facts)}
 
 
 def _flat(frames: Array) -> tuple[Array, Array]:

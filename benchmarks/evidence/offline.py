@@ -1,20 +1,19 @@
 """Offline active learning on acetylacetone: 20 frames at 300 K to start from, a pool of 1,000, batches chosen by the committee
 or at random, and the force RMSE at 600 K after each."""
 
-import numpy as np
-from scipy import stats
+from collections.abc import Sequence
 
 from alloop.committee.committee import Committee
 from alloop.proposals.select import select_diverse
 from alloop.rng import numpy_stream
 from alloop.sections import PosteriorConfig
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
-from benchmarks.evidence.figures import FORCES, Comparison, figures, forces_of
+from benchmarks.evidence.figures import FORCES, between_seeds, figures, forces_of, of_seeds
 from benchmarks.evidence.posteriors import drawn, settings_of
 from benchmarks.evidence.rmd17 import FEW, MODEL, POSTERIOR
-from benchmarks.evidence.study import Column, Facts, Lines, Place, Results
+from benchmarks.evidence.study import Column, Comparison, Facts, Lines, Place, Results
 from benchmarks.frames import Frames, composition
-from benchmarks.harness import Options, Row, judged
+from benchmarks.harness import Options, Row
 from benchmarks.systems import rattled
 
 TITLE = "offline active learning on acetylacetone, chosen from a pool of 1,000"
@@ -88,26 +87,17 @@ def _frames(place: Place) -> tuple[Frames, int, tuple[LabeledStructure, ...]]:
     return pool, first, test.labeled(range(min(MOST_TEST, len(test.structures))), "test", Purpose.EVALUATION)
 
 
-def rows(done: Results, place: Place) -> list[Row]:
-    """The error after as many labels."""
+def comparisons(done: Results, place: Place) -> list[Comparison]:
+    """Both arms after as many labels."""
     del place
     found = []
     for labels in sorted({cell["labels"] for cell, _ in done.cells})[1:]:
-        ours, random = (done.mean("rmse", labels=labels, arm=arm) for arm in ARMS)
-        found.append(judged(f"force RMSE at 600 K, {labels} labels", ours, random, "kcal/mol/Å", "below random", ours < random))
+        errors = (of_seeds(done, "rmse", labels=labels, arm=arm) for arm in ARMS)
+        found.append(between_seeds(f"{labels} labels, at 600 K: committee - random", "rmse", *errors))
     return found
 
 
-def comparisons(done: Results, place: Place) -> list[Comparison]:
-    """The last round of both: Student's interval of the differences of seeds."""
-    del place
-    last = max(cell["labels"] for cell, _ in done.cells)
-    ours, theirs = (np.array([figures["rmse"] for _, figures in done.of(labels=last, arm=arm)]) for arm in ARMS)
-    difference = ours - theirs
-    if len(difference) < 2:
-        return []
-    half = float(stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference)))
-    low, high = difference.mean() - half, difference.mean() + half
-    name = f"{last} labels: committee - random"
-    means = (float(ours.mean()), float(theirs.mean()))
-    return [Comparison(name, "rmse", *means, difference=means[0] - means[1], low=float(low), high=float(high))]
+def rows(done: Results, beside: Sequence[Comparison]) -> list[Row]:
+    """The committee's choice needs to be better."""
+    del done
+    return [each.row("below", "kcal/mol/Å") for each in beside]

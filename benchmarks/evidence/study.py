@@ -10,13 +10,14 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from alloop.errors import InputError
 from alloop.files import write_atomically
 from alloop.posterior.run import one_thread
 from alloop.sections import ModelConfig
-from benchmarks.harness import Options, Row, answer, commit, machine, not_measured
+from benchmarks.harness import Options, Row, answer, commit, judged, machine, not_measured
 from flows.settings import usable_cores
 
 FOLDER = Path("evidence")
@@ -112,9 +113,10 @@ class Study(Protocol):
     """A module of this package.
 
     `TITLE`; `GROUP`: the keys of a cell that name a line of its table, all others (the seed) being averaged over; `COLUMNS` of
-    the table. `settings` that all cells share, JSON-able; `cells` in the order they are run; `measure` one; `rows` that have an
-    aim, and `comparisons` of two arms, of all cells with what they measured. One cell may fill several lines: pairs of the
-    facts that a line adds, and its figures. Where it has them: `PUBLISHED` lines, `CHOICES` of its own, `HAS_FULL` size.
+    the table. `settings` that all cells share, JSON-able; `cells` in the order they are run; `measure` one; `comparisons` of
+    two arms, of all cells with what they measured, and `rows` that have an aim, `beside` these comparisons. One cell may fill
+    several lines: pairs of the facts that a line adds, and its figures. Where it has them: `PUBLISHED` lines, `CHOICES` of its
+    own, `HAS_FULL` size.
     """
 
     TITLE: str
@@ -125,8 +127,8 @@ class Study(Protocol):
     def settings(self, place: Place) -> Facts: ...
     def cells(self, options: Options) -> list[Facts]: ...
     def measure(self, cell: Facts, place: Place) -> Figures | Lines: ...
-    def rows(self, done: "Results", place: Place) -> list[Row]: ...
-    def comparisons(self, done: "Results", place: Place) -> Sequence[Any]: ...
+    def comparisons(self, done: "Results", place: Place) -> list["Comparison"]: ...
+    def rows(self, done: "Results", beside: Sequence["Comparison"]) -> list[Row]: ...
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,25 @@ class Results:
         return sum(values) / len(values) if values else math.nan
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """One figure of two arms, means over seeds, and the `difference` ours - theirs with its 95 % interval."""
+
+    name: str
+    figure: str
+    ours: float
+    theirs: float
+    difference: float
+    low: float
+    high: float
+
+    def row(self, aim: Literal["below", "above"], unit: str = "") -> Row:
+        """Met where the whole interval is on the side that is wanted: a difference that may be chance meets nothing."""
+        met = self.high < 0.0 if aim == "below" else self.low > 0.0
+        ours, theirs = (_known(asdict(self))[name] for name in ("ours", "theirs"))
+        return judged(f"{self.name}, {self.figure}", ours, theirs, unit, f"{aim}, interval off zero", met)
+
+
 def run(name: str, options: Options) -> dict[str, Any]:
     """Measure the cells that were not measured yet, until the time is over; then answer with all that are done."""
     study = study_of(name)
@@ -165,8 +186,8 @@ def run(name: str, options: Options) -> dict[str, Any]:
     ]
     left = len(cells) - len(done)
     results = Results(tuple(line for cell, held in done for line in _lines(cell, held)))
-    rows = study.rows(results, place) if not left else [_unfinished(name, len(done), len(cells))]
     comparisons = study.comparisons(results, place) if not left else []
+    rows = study.rows(results, comparisons) if not left else [_unfinished(name, len(done), len(cells))]
     return answer(name, study.SEEDS[0], rows, options) | {
         "size": place.kind,
         "complete": not left,
@@ -200,28 +221,31 @@ def _lines(cell: Facts, held: Figures | Lines) -> Lines:
 def _measured(name: str, cells: Sequence[tuple[int, Facts]], place: Place, jobs: int) -> Iterator[tuple[int, Figures | Lines]]:
     """What each cell measured, as they are done; none that the time did not suffice for. Where one fails the others are
     measured still, and its error is raised in the end."""
-    failed: list[BaseException] = []
-    if jobs <= 1:
-        for index, cell in cells:
-            figures = _measure(name, cell, place)
-            if figures is not None:
-                yield index, figures
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        running: dict[Future[Figures | Lines | None], int] = {
-            pool.submit(_measure, name, cell, place): index for index, cell in cells
-        }
-        while running:
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for each in finished:
-                index, error = running.pop(each), each.exception()
-                if error is not None:
-                    failed.append(error)
-                elif (figures := each.result()) is not None:
-                    yield index, figures
+    failed: list[Exception] = []
+    for index, result in _attempted(name, cells, place, jobs):
+        try:
+            figures = result()
+        except Exception as error:  # noqa: BLE001
+            failed.append(error)
+            continue
+        if figures is not None:
+            yield index, figures
     if failed:
         raise failed[0]
+
+
+def _attempted(
+    name: str, cells: Sequence[tuple[int, Facts]], place: Place, jobs: int
+) -> Iterator[tuple[int, Callable[[], Figures | Lines | None]]]:
+    """What gives or raises the result of each cell: in this process one by one, or side by side as they are done."""
+    if jobs <= 1:
+        for index, cell in cells:
+            yield index, partial(_measure, name, cell, place)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(_measure, name, cell, place): index for index, cell in cells}
+        for done in as_completed(running):
+            yield running[done], done.result
 
 
 def _measure(name: str, cell: Facts, place: Place) -> Figures | Lines | None:

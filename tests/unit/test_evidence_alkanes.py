@@ -178,18 +178,19 @@ def test_the_first_samples_predict_as_the_committee_of_them_does(miniature: tupl
     assert [measured[key] for key in ("mae", "mll", "z_std")] == pytest.approx([said[key] for key in ("mae", "mll", "z_std")])
 
 
-def test_rows_judge_what_the_figures_say(miniature: tuple[dict[str, Any], Place]) -> None:
-    """Lines of which k = 4 is better than k = 1 meet all aims of more samples; turned round they meet none of those two."""
-    answer, place = miniature
-    better = [
-        (each["cell"], each["figures"] | {"nece": 1.0 / each["cell"]["k"], "mll": each["cell"]["k"]})
-        for each in answer["cells"]
-    ]
-    worse = [(cell, said | {"nece": cell["k"], "mll": -cell["k"]}) for cell, said in better]
-    for lines, met in ((better, True), (worse, False)):
-        rows = {row.name: row for row in alkanes.rows(study.Results(tuple(lines)), place)}
-        found = [row.met for name, row in rows.items() if name.endswith((": NECE", "beside 1: MLL"))]
-        assert found == [met, met]
+def test_rows_are_met_where_the_interval_is_off_zero() -> None:
+    """Of both aims of a length: all chains beside one, and beside as many samples of one chain; others have no aim."""
+    done = study.Results((({"k": 4}, {}),))
+
+    def met(low: float, high: float) -> list[bool | None]:
+        names = [(f"C3, k = 4 beside k = 1: {key}", key) for key in ("mae", "mll", "crps")]
+        names += [("C3, k = 4: chains - chain", "mll"), ("C3, k = 2: chains - chain", "mll")]
+        beside = [study.Comparison(name, key, 0.0, 0.0, (low + high) / 2, low, high) for name, key in names]
+        return [row.met for row in alkanes.rows(done, beside)]
+
+    assert met(0.1, 0.3) == [False, True, True]
+    assert met(-0.3, -0.1) == [True, False, False]
+    assert met(-0.1, 0.1) == [False, False, False]
 
 
 def test_cells_that_run_side_by_side_draw_nothing_twice() -> None:
