@@ -195,6 +195,27 @@ class InitialConfig(Section):
     )
 
 
+class AttackConfig(Section):
+    """Adversarial attacks: climbing the committee's uncertainty (method 4)."""
+
+    seeds: int = Field(default=32, ge=1, description="training structures attacked in a round")
+    steps: int = Field(default=60, ge=1, description="steps of an attack")
+    learning_rate_angstrom: float = Field(default=0.01, gt=0, description="of Adam on the displacements")
+    clamp_angstrom: float = Field(default=0.5, gt=0, description="largest displacement of an atom from the seed")
+    thermal_energy_ev: float = Field(default=0.2, gt=0, description="kT of the plausibility weight, on the total energy")
+
+
+class DynamicsConfig(Section):
+    """Committee dynamics: the probe, and the frames of it that are candidates (method 5.1, 5.5)."""
+
+    temperature_kelvin: float = Field(default=300.0, gt=0, description="the temperature the potential is for")
+    timestep_fs: float = Field(default=0.5, gt=0, le=2.0, description="of every trajectory")
+    friction_per_fs: float = Field(default=0.02, gt=0, description="of Langevin dynamics, that of the evaluation frames too")
+    trajectories: int = Field(default=16, ge=2, description="trajectories of the probe")
+    trajectory_steps: int = Field(default=200, ge=10, description="steps of each trajectory")
+    stop_ratio: float = Field(default=3.0, gt=1, description="a trajectory ends at this many times the median uncertainty")
+
+
 class ProposalConfig(Section):
     """How the next structures are chosen (method 4 and 5)."""
 
@@ -206,23 +227,10 @@ class ProposalConfig(Section):
     calibration_fraction: float = Field(
         default=0.3, ge=0.05, le=0.5, description="of each batch, drawn at random, never by score"
     )
-    temperature_kelvin: float = Field(
-        default=300.0, gt=0, description="of committee dynamics: the temperature the potential is for"
-    )
-    timestep_fs: float = Field(default=0.5, gt=0, le=2.0, description="of committee dynamics")
-    friction_per_fs: float = Field(default=0.02, gt=0, description="of Langevin dynamics, that of the evaluation frames too")
-    trajectories: int = Field(default=16, ge=2, description="probe trajectories of committee dynamics")
-    trajectory_steps: int = Field(default=200, ge=10, description="steps of each trajectory")
-    attack_seeds: int = Field(default=32, ge=1, description="training structures attacked in a round")
-    attack_steps: int = Field(default=60, ge=1, description="steps of an attack")
-    attack_learning_rate_angstrom: float = Field(default=0.01, gt=0, description="of Adam on the displacements")
-    attack_clamp_angstrom: float = Field(default=0.5, gt=0, description="largest displacement of an atom from the seed")
-    attack_thermal_energy_ev: float = Field(default=0.2, gt=0, description="kT of the plausibility weight, on the total energy")
+    attack: AttackConfig = Field(default=AttackConfig(), description="adversarial attacks")
+    dynamics: DynamicsConfig = Field(default=DynamicsConfig(), description="committee dynamics")
     energy_window_ev_per_atom: float = Field(
         default=0.5, gt=0, description="above the lowest label; higher proposals are rejected"
-    )
-    stop_dynamics_ratio: float = Field(
-        default=3.0, gt=1, description="a trajectory ends at this many times the median uncertainty"
     )
     trust_upper_ev_per_angstrom: float = Field(default=2.0, gt=0, description="uncertainty above which a proposal is 'failed'")
     duplicate_rmsd_angstrom: float = Field(

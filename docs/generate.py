@@ -70,11 +70,19 @@ def _sections() -> Iterator[str]:
     yield "## Top level\n"
     yield _table((name, field) for name, field in plain.items() if name != "labeler")
     yield "`labeler` is a short name or a mapping: see [Levels of theory](#levels-of-theory).\n"
-    for name, field in CampaignConfig.model_fields.items():
+    yield from _parts(CampaignConfig, "", "##")
+
+
+def _parts(model: type[BaseModel], prefix: str, level: str) -> Iterator[str]:
+    """The sections of `model`, each followed by its own."""
+    for name, field in model.model_fields.items():
         if _is_section(field):
-            yield f"## `{name}`\n"
-            yield f"{_paragraph(field.annotation)}\n"
-            yield _table((each.alias or key, each) for key, each in _model(field.annotation).model_fields.items())
+            section = _model(field.annotation)
+            yield f"{level} `{prefix}{name}`\n"
+            yield f"{_paragraph(section)}\n"
+            plain = {key: each for key, each in section.model_fields.items() if not _is_section(each)}
+            yield _table((each.alias or key, each) for key, each in plain.items())
+            yield from _parts(section, f"{prefix}{name}.", f"{level}#")
 
 
 def _levels() -> Iterator[str]:

@@ -28,7 +28,7 @@ def trajectories(config: CampaignConfig, start: Sequence[Structure]) -> list[Dyn
             level=level,
             temperature_kelvin=evaluation.temperature_kelvin,
             timestep_fs=evaluation.timestep_fs,
-            friction_per_fs=config.proposals.friction_per_fs,
+            friction_per_fs=config.proposals.dynamics.friction_per_fs,
             frames=evaluation.frames // count + (index < evaluation.frames % count),
             spacing_fs=evaluation.spacing_fs,
             equilibration_fs=EQUILIBRATION_FS,

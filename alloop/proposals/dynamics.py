@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from alloop.committee.committee import Committee
 from alloop.committee.disagreement import force_noise, force_variance
 from alloop.rng import numpy_stream
-from alloop.sections import ProposalConfig
+from alloop.sections import DynamicsConfig
 from alloop.structures.batch import StructureBatch
 from alloop.structures.structure import Structure
 from alloop.units import BOLTZMANN_EV_PER_KELVIN
@@ -51,7 +51,7 @@ class Trajectory:
 
 
 def run_dynamics(
-    committee: Committee, starts: Sequence[Structure], config: ProposalConfig, *, seed: int, frames: int
+    committee: Committee, starts: Sequence[Structure], config: DynamicsConfig, *, seed: int, frames: int
 ) -> list[Trajectory]:
     """BAOAB Langevin dynamics (Leimkuhler and Matthews 2013) from every start at `config.temperature_kelvin`.
 
@@ -72,7 +72,7 @@ def run_dynamics(
 class _Stepper:
     """Positions, velocities and forces of all trajectories, those of one member side by side; units eV, Å and ASE's time."""
 
-    def __init__(self, committee: Committee, starts: list[Structure], config: ProposalConfig, seed: int) -> None:
+    def __init__(self, committee: Committee, starts: list[Structure], config: DynamicsConfig, seed: int) -> None:
         self.committee, self.members = committee, min(committee.size, len(starts))
         # Member m drives trajectories m, m + K, m + 2 K, ...
         self.order = sorted(range(len(starts)), key=lambda index: (index % self.members, index))

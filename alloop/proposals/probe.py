@@ -30,13 +30,13 @@ def probe(
     lowest_energy: float,
     seed: int,
 ) -> ProbeResult:
-    """Run `config.trajectories` trajectories, the starts taken in turn; the streams of `seed` are the same in each round.
+    """Run `config.dynamics.trajectories`, the starts taken in turn; the streams of `seed` are the same in each round.
 
     A trajectory is stable when every frame passes the physical screen; `lowest_energy` (eV) is that of the labels.
     """
-    chosen = [starts[index % len(starts)] for index in range(config.trajectories)]
-    frames = min(FRAMES_PER_TRAJECTORY, config.trajectory_steps)
-    trajectories = run_dynamics(committee, chosen, config, seed=seed, frames=frames)
+    chosen = [starts[index % len(starts)] for index in range(config.dynamics.trajectories)]
+    frames = min(FRAMES_PER_TRAJECTORY, config.dynamics.trajectory_steps)
+    trajectories = run_dynamics(committee, chosen, config.dynamics, seed=seed, frames=frames)
     report = Probe(
         sigmas_ev_per_angstrom=tuple(tuple(float(sigma) for sigma in each.sigmas) for each in trajectories),
         total_sigmas_ev_per_angstrom=tuple(tuple(float(sigma) for sigma in each.total_sigmas) for each in trajectories),

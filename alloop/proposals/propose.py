@@ -54,7 +54,7 @@ def propose_batch(committee: Committee, task: ProposalTask, config: ProposalConf
     proposals = list(calibration)
     if from_attacks:
         seeds = _attack_seeds(task, config, generator)
-        attacks = attack(committee, seeds, config, seed=seed, round=round)
+        attacks = attack(committee, seeds, config.attack, seed=seed, round=round)
         pool = [_screened(_from_attack(each), each.seed, task, config) for each in attacks]
         proposals += _chosen(committee, pool, from_attacks, task, config)
     accepted = sum(each.rejection is None for each in proposals)
@@ -88,7 +88,7 @@ def _dynamics_pool(task: ProposalTask, config: ProposalConfig) -> list[Proposal]
                 purpose=Purpose.TRAIN,
                 score=float(trajectory.sigmas[index]),
                 parent_id=trajectory.start.structure_id,
-                why=facts | {"temperature_kelvin": config.temperature_kelvin},
+                why=facts | {"temperature_kelvin": config.dynamics.temperature_kelvin},
             )
             pool.append(_screened(proposal, trajectory.start, task, config))
     return pool
@@ -127,7 +127,7 @@ def _random_frames(
 def _attack_seeds(task: ProposalTask, config: ProposalConfig, generator: np.random.Generator) -> list[Structure]:
     """Training structures at random."""
     train = task.training_set.train
-    return [train[index].structure for index in generator.permutation(len(train))[: config.attack_seeds]]
+    return [train[index].structure for index in generator.permutation(len(train))[: config.attack.seeds]]
 
 
 def _from_attack(each: Attack) -> Proposal:
@@ -150,7 +150,7 @@ def _from_attack(each: Attack) -> Proposal:
 def _before_disagreement(frames: Sequence[Proposal], task: ProposalTask, config: ProposalConfig) -> list[Proposal]:
     """A trajectory counts up to and with its first frame of strong disagreement: what comes after is nowhere known."""
     scores = np.array([frame.score for frame in frames])
-    limit = config.stop_dynamics_ratio * float(np.median(scores)) if len(scores) else np.inf
+    limit = config.dynamics.stop_ratio * float(np.median(scores)) if len(scores) else np.inf
     kept: list[Proposal] = []
     ended: set[int] = set()
     for frame in frames:

@@ -169,7 +169,7 @@ def advice(data: ReportData) -> list[str]:
     if metrics is not None and not HONEST_COVERAGE[0] <= metrics.coverage_95 <= HONEST_COVERAGE[1]:
         items.append(
             "The error bar does not hold what it promises on these frames. Raise `proposals.calibration_fraction`, and check"
-            " that `proposals.temperature_kelvin` is the temperature you mean."
+            " that `proposals.dynamics.temperature_kelvin` is the temperature you mean."
         )
     if metrics is not None and last is not None and last.report.evaluation is None:
         items.append(

@@ -31,7 +31,11 @@ labeler: {program: scripted, seconds_per_label: 0.05, fail_every: 4, failures: [
 model: {l_max: 1, layers: 2, channels: 8, radial_hidden: [16], readout_hidden: 8, noise_hidden: [8]}
 posterior: {samples: 2, warmup_steps: 150, mass_steps: 30, sampling_steps: 50, thinning: 5}
 initial: {structures: 10}
-proposals: {batch: 6, trajectories: 4, trajectory_steps: 20, attack_seeds: 4, attack_steps: 5, duplicate_rmsd_angstrom: 0.001}
+proposals:
+  batch: 6
+  duplicate_rmsd_angstrom: 0.001
+  dynamics: {trajectories: 4, trajectory_steps: 20}
+  attack: {seeds: 4, steps: 5}
 evaluation: {frames: 6, trajectories: 2, spacing_fs: 10, dynamics: xtb}
 stop: {max_rounds: 2}
 """

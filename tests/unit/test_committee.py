@@ -12,7 +12,7 @@ from alloop.proposals.dynamics import run_dynamics
 from alloop.proposals.probe import probe
 from alloop.proposals.proposal import Rejection, Strategy
 from alloop.proposals.propose import ProposalTask, propose_batch
-from alloop.sections import ModelConfig, PosteriorConfig, ProposalConfig
+from alloop.sections import AttackConfig, DynamicsConfig, ModelConfig, PosteriorConfig, ProposalConfig
 from alloop.structures.fingerprint import DuplicateIndex
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
@@ -66,14 +66,12 @@ def committee(training_set, tmp_path_factory) -> Committee:
     return Committee.load(draws.model, draws.samples)
 
 
+ATTACK = AttackConfig(seeds=6, steps=25, clamp_angstrom=0.3)
+DYNAMICS = DynamicsConfig(trajectories=6, trajectory_steps=40, timestep_fs=0.5)
 CONFIG = ProposalConfig(
     batch=8,
-    trajectories=6,
-    trajectory_steps=40,
-    attack_seeds=6,
-    attack_steps=25,
-    timestep_fs=0.5,
-    attack_clamp_angstrom=0.3,
+    attack=ATTACK,
+    dynamics=DYNAMICS,
     trust_upper_ev_per_angstrom=50.0,
     energy_window_ev_per_atom=5.0,
     duplicate_rmsd_angstrom=0.002,
@@ -115,19 +113,19 @@ def test_chunks_change_nothing(committee, monkeypatch):
 
 def test_attacks_climb_and_stay_within_the_clamp(committee, training_set):
     seeds = [item.structure for item in training_set.train[:4]]
-    attacks = attack(committee, seeds, CONFIG, seed=1, round=1)
+    attacks = attack(committee, seeds, ATTACK, seed=1, round=1)
     assert len(attacks) == 4
     for each in attacks:
-        objective = 2 * np.log(each.sigmas) - each.energies / CONFIG.attack_thermal_energy_ev
+        objective = 2 * np.log(each.sigmas) - each.energies / ATTACK.thermal_energy_ev
         assert objective[-1] > objective[0], "the objective rises"
         assert each.sigmas[-1] > each.sigmas[0], "and with it the uncertainty"
-        assert np.abs(each.end.positions - each.seed.positions).max() <= CONFIG.attack_clamp_angstrom + 1e-5
+        assert np.abs(each.end.positions - each.seed.positions).max() <= ATTACK.clamp_angstrom + 1e-5
 
 
 def test_attacks_side_by_side_equal_attacks_alone(committee, training_set, monkeypatch):
     monkeypatch.setattr("alloop.proposals.adversarial.START_NOISE_ANGSTROM", 0.0)
     seeds = [item.structure for item in training_set.train[:3]]
-    short = CONFIG.model_copy(update={"attack_steps": 8})
+    short = ATTACK.model_copy(update={"steps": 8})
     together = attack(committee, seeds, short, seed=1, round=1)
     alone = attack(committee, seeds[1:2], short, seed=1, round=1)[0]
     np.testing.assert_allclose(together[1].end.positions, alone.end.positions, atol=1e-3)
@@ -136,8 +134,7 @@ def test_attacks_side_by_side_equal_attacks_alone(committee, training_set, monke
 def test_the_plausibility_weight_keeps_attacks_low(committee, training_set):
     seeds = [item.structure for item in training_set.train[:4]]
     cold, hot = (
-        attack(committee, seeds, CONFIG.model_copy(update={"attack_thermal_energy_ev": kt}), seed=1, round=1)
-        for kt in (0.02, 50.0)
+        attack(committee, seeds, ATTACK.model_copy(update={"thermal_energy_ev": kt}), seed=1, round=1) for kt in (0.02, 50.0)
     )
     assert np.mean([each.energies[-1] for each in cold]) < np.mean([each.energies[-1] for each in hot])
 
@@ -145,7 +142,7 @@ def test_the_plausibility_weight_keeps_attacks_low(committee, training_set):
 def test_dynamics_hold_the_temperature(committee):
     """Potential energy of the harmonic surface: (3N - 6) kT / 2 on average; 60 trajectories, 20 % is 3 standard errors."""
     temperature = 300.0
-    config = CONFIG.model_copy(update={"trajectory_steps": 240, "temperature_kelvin": temperature, "friction_per_fs": 0.05})
+    config = DYNAMICS.model_copy(update={"trajectory_steps": 240, "temperature_kelvin": temperature, "friction_per_fs": 0.05})
     start = Structure.molecule([8, 1, 1], WATER)
     trajectories = run_dynamics(committee, [start] * 60, config, seed=3, frames=24)
     late = [surface(frame.positions)[0] + 100.0 for each in trajectories for frame in each.frames[12:]]
@@ -155,7 +152,7 @@ def test_dynamics_hold_the_temperature(committee):
 
 def test_dynamics_are_the_same_again_and_differ_between_trajectories(committee):
     start = Structure.molecule([8, 1, 1], WATER)
-    first, second = (run_dynamics(committee, [start] * 2, CONFIG, seed=3, frames=4) for _ in range(2))
+    first, second = (run_dynamics(committee, [start] * 2, DYNAMICS, seed=3, frames=4) for _ in range(2))
     assert first[0].frames == second[0].frames
     assert first[0].frames != first[1].frames
 
@@ -163,16 +160,16 @@ def test_dynamics_are_the_same_again_and_differ_between_trajectories(committee):
 def test_each_trajectory_follows_its_member(committee):
     """Driven beside others or as the only trajectory of a committee of one: the same path."""
     start = Structure.molecule([8, 1, 1], WATER)
-    together = run_dynamics(committee, [start] * 6, CONFIG, seed=3, frames=4)
+    together = run_dynamics(committee, [start] * 6, DYNAMICS, seed=3, frames=4)
     assert [each.member for each in together] == [0, 1, 2, 3, 0, 1]
     alone = Committee(committee.potential, committee.parameters[[0, 0]])
-    first = run_dynamics(alone, [start], CONFIG, seed=3, frames=4)[0]
+    first = run_dynamics(alone, [start], DYNAMICS, seed=3, frames=4)[0]
     np.testing.assert_allclose(together[0].frames[-1].positions, first.frames[-1].positions, atol=2e-3)
 
 
 def test_one_step_of_dynamics_is_newtons(committee):
     """Without friction, BAOAB is velocity Verlet: total energy of the member's own surface is kept."""
-    config = CONFIG.model_copy(update={"friction_per_fs": 1e-12, "trajectory_steps": 60, "timestep_fs": 0.25})
+    config = DYNAMICS.model_copy(update={"friction_per_fs": 1e-12, "trajectory_steps": 60, "timestep_fs": 0.25})
     from alloop.proposals.dynamics import _Stepper
 
     stepper = _Stepper(committee, [Structure.molecule([8, 1, 1], WATER)], config, seed=5)
@@ -233,7 +230,7 @@ def test_probe_is_the_same_again_and_says_what_is_stable(committee):
     start = [Structure.molecule([8, 1, 1], WATER)]
     first, second = (probe(committee, start, CONFIG, reactions=False, lowest_energy=-100.0, seed=1) for _ in range(2))
     assert first.report == second.report
-    assert len(first.report.sigmas_ev_per_angstrom) == CONFIG.trajectories
+    assert len(first.report.sigmas_ev_per_angstrom) == DYNAMICS.trajectories
     assert all(first.report.stable)
     narrow = CONFIG.model_copy(update={"energy_window_ev_per_atom": 1e-6})
     assert not any(probe(committee, start, narrow, reactions=False, lowest_energy=-100.0, seed=1).report.stable)
