@@ -132,8 +132,8 @@ def compare(a: Sequence[Path], b: Sequence[Path], metric: Metric, target: float 
     _refuse_twice([*a, *b])
     arms = [sorted((measured(file, metric) for file in files), key=lambda each: each.config.seed) for files in (a, b)]
     for arm in arms:
-        _refuse_mixed_arm(arm)
-    _refuse_incomparable([*arms[0], *arms[1]])
+        refuse_mixed_arm(arm)
+    refuse_incomparable([*arms[0], *arms[1]])
     curves = [[each.curve for each in arm] for arm in arms]
     chosen, words = _target(arms, metric, target)
     paired = [each.frames for each in arms[0]] == [each.frames for each in arms[1]]
@@ -176,8 +176,8 @@ def _refuse_twice(files: Sequence[Path]) -> None:
             raise InputError("each campaign once, in one arm", f"{file} twice", "name two arms without a common campaign")
 
 
-def _refuse_mixed_arm(arm: Sequence[Measured]) -> None:
-    """Campaigns of one arm differ by their seed, and by nothing else that matters."""
+def refuse_mixed_arm(arm: Sequence[Measured]) -> None:
+    """Campaigns of one arm, by seed, differ by it and by nothing else that matters."""
     for before, each in pairwise(arm):
         changes = _changes(before.config, each.config, FREE_IN_AN_ARM)
         if changes:
@@ -194,7 +194,8 @@ def _refuse_mixed_arm(arm: Sequence[Measured]) -> None:
             )
 
 
-def _refuse_incomparable(campaigns: Sequence[Measured]) -> None:
+def refuse_incomparable(campaigns: Sequence[Measured]) -> None:
+    """Campaigns of both arms learn the same system at the same level of theory and are measured on frames of one kind."""
     first = campaigns[0]
     for each in campaigns[1:]:
         changes = [line for line in _changes(first.config, each.config, ()) if _is_about(SAME_EVERYWHERE, line)]

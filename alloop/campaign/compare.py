@@ -125,9 +125,9 @@ def labels_to_target(
     The interval covers what other seeds would have given, with evaluation frames of their own; for an arm of one seed only what
     other evaluation frames would have given, each taken as a draw of its own.
     """
-    grid = _grid(arm)
+    reach, grid = _reach(arm), _grid(arm)
     curves = _resampled(arm, _draws(arm, resamples, generator), grid, metric)
-    return _estimate(*_crossings(grid, curves.errors, np.full(resamples + 1, target)), widening(len(arm)), _reach(arm))
+    return _estimate(*_crossings(grid, curves.errors, np.full(resamples + 1, target)), widening(len(arm)), reach)
 
 
 def compare_arms(
@@ -146,7 +146,7 @@ def compare_arms(
     """
     if paired and [len(each.components) for each in a] != [len(each.components) for each in b]:
         raise InputError("arms of the same frames, to pair them", "other numbers of campaigns or frames", "compare unpaired")
-    grid = _grid([*a, *b])
+    reach_a, reach_b, grid = _reach(a), _reach(b), _grid([*a, *b])
     drawn_a = _draws(a, resamples, generator)
     drawn_b = drawn_a if paired else _draws(b, resamples, generator)
     curves_a, curves_b = _resampled(a, drawn_a, grid, metric), _resampled(b, drawn_b, grid, metric)
@@ -154,7 +154,6 @@ def compare_arms(
     low_a, high_a = _crossings(grid, curves_a.errors, targets)
     low_b, high_b = _crossings(grid, curves_b.errors, targets)
     factor = max(widening(len(a)), widening(len(b)))
-    reach_a, reach_b = _reach(a), _reach(b)
     reach = reach_a[0] / reach_b[1], reach_a[1] / reach_b[0]
     return Comparison(
         target=float(targets[0]),
@@ -178,12 +177,12 @@ def widening(seeds: int) -> float:
 
 def _reach(arm: Sequence[Curve]) -> tuple[float, float]:
     """The smallest and the largest number of labels that any campaign was measured with."""
+    if not arm:
+        raise InputError("an arm of at least one campaign", "none", "give a campaign that was run")
     return float(min(curve.labels[0] for curve in arm)), float(max(curve.labels[-1] for curve in arm))
 
 
 def _grid(arm: Sequence[Curve]) -> NDArray[np.int64]:
-    if not arm:
-        raise InputError("an arm of at least one campaign", "none", "give a campaign that was run")
     return np.unique(np.concatenate([curve.labels for curve in arm]))
 
 
