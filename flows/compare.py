@@ -66,7 +66,7 @@ def campaign_files(argument: str) -> list[Path]:
         raise InputError(
             "a campaign file, a folder of campaign files, or a pattern in quotes, for each arm",
             f"{argument!r}, which names none",
-            "check the path; one arm of several seeds is written like 'runs/mixed-*/ethanol.yaml'",
+            "check the path; one arm of several seeds is written like 'demo/mixed-seed-*'",
         )
     return files
 
