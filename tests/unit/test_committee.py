@@ -1,5 +1,7 @@
 """A committee is its members: mean, spread and noise; attacks climb the spread; dynamics keep the temperature."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -212,6 +214,23 @@ def test_a_batch_has_its_size_and_its_held_out_share(committee, training_set, st
     assert kinds == expected[strategy]
     assert len({each.structure for each in accepted}) == CONFIG.batch
     assert all(each.rejection in set(Rejection) for each in proposals if each.rejection is not None)
+
+
+def test_the_random_arm_reads_no_score(committee, training_set):
+    """Other uncertainties on the same trajectories: the same frames, in the same order."""
+    config = CONFIG.model_copy(update={"strategy": "random"})
+    starts = [item.structure for item in training_set.train[:3]]
+    trajectories = probe(committee, starts, config, reactions=False, lowest_energy=-100.0, seed=1).trajectories
+    batches = []
+    for turned in (False, True):
+        sigmas = np.linspace(0.1, 1.0, len(trajectories[0].frames))[:: -1 if turned else 1]
+        scored = tuple(replace(each, sigmas=sigmas[: len(each.frames)]) for each in trajectories)
+        task = ProposalTask(training_set, scored, False, lambda structure: False, config.batch)
+        batches.append(propose_batch(committee, task, config, seed=1, round=1))
+    one, other = ([(each.structure, each.purpose) for each in batch] for batch in batches)
+    assert one == other
+    assert len(one) == CONFIG.batch
+    assert [each.score for each in batches[0]] != [each.score for each in batches[1]]
 
 
 def test_proposals_are_the_same_again(committee, training_set):
