@@ -85,11 +85,11 @@ def _observed(weighted: Array, labeled: Array, noise: float) -> Array:
 
 
 def _next(variance: Array, scores: Array, remaining: NDArray[np.bool_], taken: NDArray[np.bool_]) -> int:
-    """The largest variance of the points that are no copies, or the highest score where only copies are left."""
+    """The largest variance of the points that are no copies, or the highest score where no variance tells."""
     new = remaining & ~taken
-    if new.any():
+    if (variance[new] > 0).any():
         return int(np.argmax(np.where(new, variance, -1.0)))
-    return int(np.argmax(np.where(remaining, scores, -1.0)))
+    return int(np.argmax(np.where(new if new.any() else remaining, scores, -1.0)))
 
 
 def _copies_of(features: Array, chosen: Array) -> NDArray[np.bool_]:
