@@ -7,10 +7,10 @@ import numpy as np
 
 from alloop.committee.committee import Committee
 from alloop.proposals.adversarial import Attack, attack
+from alloop.proposals.choose import Candidates, choose
 from alloop.proposals.dynamics import Trajectory
 from alloop.proposals.proposal import Proposal, Rejection, Strategy
 from alloop.proposals.screen import screen
-from alloop.proposals.select import select_diverse
 from alloop.rng import numpy_stream
 from alloop.sections import ProposalConfig
 from alloop.structures.structure import Structure
@@ -21,13 +21,17 @@ DISCARDED_FRACTION = 0.5  # of each trajectory: frames that still remember their
 
 @dataclass(frozen=True)
 class ProposalTask:
-    """What a batch is made from: the labels so far, the probe's trajectories, and how to tell a known geometry."""
+    """What a batch is made from: the labels so far, the probe's trajectories, and how to tell a known geometry.
+
+    `expected_cost`: core-seconds of a label, or None where cost does not count.
+    """
 
     training_set: TrainingSet
     trajectories: tuple[Trajectory, ...]
     reactions: bool
     is_duplicate: Callable[[Structure], bool]
     size: int
+    expected_cost: Callable[[Structure], float] | None = None
 
     @property
     def lowest_energy(self) -> float:
@@ -61,7 +65,8 @@ def propose_batch(committee: Committee, task: ProposalTask, config: ProposalConf
     if from_dynamics or accepted < task.size:
         known = {each.structure for each in proposals}
         uncertain = [frame for frame in _before_disagreement(frames, task, config) if frame.structure not in known]
-        proposals += _chosen(committee, uncertain, task.size - accepted, task, config)
+        beside = [each.structure for each in proposals if each.rejection is None]
+        proposals += _chosen(committee, uncertain, task.size - accepted, task, config, beside)
     return proposals
 
 
@@ -163,9 +168,15 @@ def _before_disagreement(frames: Sequence[Proposal], task: ProposalTask, config:
 
 
 def _chosen(
-    committee: Committee, pool: Sequence[Proposal], count: int, task: ProposalTask, config: ProposalConfig
+    committee: Committee,
+    pool: Sequence[Proposal],
+    count: int,
+    task: ProposalTask,
+    config: ProposalConfig,
+    beside: Sequence[Structure] = (),
 ) -> list[Proposal]:
-    """Of a screened pool, drop duplicates and accept a diverse `count`; the others are returned with why they were not."""
+    """Of a screened pool, drop duplicates and accept `count` that tell much together and with those `beside` them in the batch;
+    the others are returned with why they were not."""
     fresh = [
         replace(each, rejection=Rejection.DUPLICATE) if each.rejection is None and task.is_duplicate(each.structure) else each
         for each in pool
@@ -173,11 +184,9 @@ def _chosen(
     open_places = [index for index, each in enumerate(fresh) if each.rejection is None]
     if not open_places:
         return fresh
-    structures = [fresh[index].structure for index in open_places]
-    known = [item.structure for item in task.training_set.train]
-    features = committee.predict([*structures, *known]).features
-    scores = np.array([fresh[index].score for index in open_places])
-    picked = select_diverse(features[: len(structures)], scores, count, chosen_features=features[len(structures) :])
+    candidates = _candidates([fresh[index] for index in open_places], task)
+    labeled = [item.structure for item in task.training_set.train]
+    picked = choose(committee, candidates, count, config.selection, labeled=labeled, beside=beside)
     rank = {open_places[place]: position for position, place in enumerate(picked)}
     return [
         replace(each, why={**each.why, "rank": rank[index] + 1})
@@ -185,3 +194,9 @@ def _chosen(
         else (replace(each, rejection=Rejection.NOT_SELECTED) if each.rejection is None else each)
         for index, each in enumerate(fresh)
     ]
+
+
+def _candidates(pool: Sequence[Proposal], task: ProposalTask) -> Candidates:
+    structures = [each.structure for each in pool]
+    costs = None if task.expected_cost is None else [task.expected_cost(structure) for structure in structures]
+    return Candidates(structures, [each.score or 0.0 for each in pool], costs)

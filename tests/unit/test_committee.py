@@ -14,7 +14,7 @@ from alloop.proposals.dynamics import run_dynamics
 from alloop.proposals.probe import probe
 from alloop.proposals.proposal import Rejection, Strategy
 from alloop.proposals.propose import ProposalTask, propose_batch
-from alloop.sections import AttackConfig, DynamicsConfig, ModelConfig, PosteriorConfig, ProposalConfig
+from alloop.sections import AttackConfig, DynamicsConfig, ModelConfig, PosteriorConfig, ProposalConfig, SelectionConfig
 from alloop.structures.fingerprint import DuplicateIndex
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
@@ -231,6 +231,17 @@ def test_the_random_arm_reads_no_score(committee, training_set):
     assert one == other
     assert len(one) == CONFIG.batch
     assert [each.score for each in batches[0]] != [each.score for each in batches[1]]
+
+
+@pytest.mark.parametrize("method", ["lcmd", "max_determinant"])
+@pytest.mark.parametrize("features", ["invariants", "deviations"])
+def test_every_selection_fills_the_batch_and_ranks_it(committee, training_set, method, features):
+    selection = SelectionConfig.model_validate({"method": method, "features": features})
+    proposals = proposed(committee, training_set, strategy="mixed", selection=selection)
+    accepted = [each for each in proposals if each.rejection is None]
+    assert len({each.structure for each in accepted}) == len(accepted) == CONFIG.batch
+    ranks = [each.why["rank"] for each in accepted if each.purpose is Purpose.TRAIN and each.strategy is Strategy.DYNAMICS]
+    assert sorted(ranks) == list(range(1, len(ranks) + 1))
 
 
 def test_proposals_are_the_same_again(committee, training_set):
