@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks import chains, gpu, posterior, profile, sampler, step, table
-from benchmarks.evidence import alkanes, ammonia, calibration, cold, cost, domain, double_well, offline, rmd17, study
+from benchmarks.evidence import alkanes, ammonia, calibration, cold, cost, domain, double_well, offline, rmd17, stable_md, study
 from benchmarks.evidence import table as evidence_table
 from benchmarks.harness import ROOT, Options
 
@@ -46,6 +46,7 @@ STUDIES: dict[str, Any] = {
     "double-well": double_well,
     "ammonia": ammonia,
     "offline": offline,
+    "stable-md": stable_md,
 }
 CATALOG = {
     "step": Benchmark(step.TITLE, step.run, choices={"compile": bool}),

@@ -151,7 +151,8 @@ class Results:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One figure of two arms, means over seeds, and the `difference` ours - theirs with its 95 % interval."""
+    """One figure of two arms, means over seeds, and the `difference` ours - theirs with its 95 % interval; `even` is what it is
+    where there is none: 1 where a ratio stands in its place."""
 
     name: str
     figure: str
@@ -160,12 +161,13 @@ class Comparison:
     difference: float
     low: float
     high: float
+    even: float = 0.0
 
     def row(self, aim: Literal["below", "above"], unit: str = "") -> Row:
         """Met where the whole interval is on the side that is wanted: a difference that may be chance meets nothing."""
-        met = self.high < 0.0 if aim == "below" else self.low > 0.0
+        met = self.high < self.even if aim == "below" else self.low > self.even
         ours, theirs = (_known(asdict(self))[name] for name in ("ours", "theirs"))
-        return judged(f"{self.name}, {self.figure}", ours, theirs, unit, f"{aim}, interval off zero", met)
+        return judged(f"{self.name}, {self.figure}", ours, theirs, unit, f"{aim}, interval off {self.even:g}", met)
 
 
 def run(name: str, options: Options) -> dict[str, Any]:

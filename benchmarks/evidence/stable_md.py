@@ -1,0 +1,259 @@
+"""Labels to stable dynamics: campaigns that differ in `proposals.strategy` alone, run as `alloop run` does, and after each round
+dynamics under the round's posterior from the start structure, judged as method 4.4 says. Truth is GFN2-xTB."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.build import molecule
+from scipy import stats
+
+from alloop.labels.label import Label, LabelRequest
+from alloop.labels.level_of_theory import TbliteLevel
+from alloop.proposals.probe import ProbeResult, probe
+from alloop.registry.records import PosteriorRecord
+from alloop.registry.registry import Registry
+from alloop.rng import numpy_stream
+from alloop.structures.convert import from_ase, write_structures
+from alloop.structures.structure import Structure
+from benchmarks.evidence.study import Column, Comparison, Facts, Figures, Lines, OutOfTime, Place, Results
+from benchmarks.harness import Options, Row
+from flows.assess import calibration_of, committee_of
+from labelers.isolate import LabelPool
+
+TITLE = "labels to stable dynamics, by strategy: ammonia and ethanol"
+SEEDS = (1, 2, 3, 4, 5)
+ARMS = ("mixed", "adversarial", "random")
+DEFAULT, CONTROL = "mixed", "random"
+GROUP = ("system", "arm", "labels")
+COLUMNS = (
+    Column("stable", "stable trajectories, %", 1, 100.0),
+    Column("stable_bound", "Wilson lower bound, %", 1, 100.0),
+    Column("visited_rmse", "force RMSE on visited frames, eV/Å", 3),
+    Column("core_seconds_so_far", "core-seconds of the campaign so far", 0),
+)
+LEVEL = TbliteLevel()
+WANTED_BOUND, VISITED = 0.90, 50
+CAMPAIGN: dict[str, Any] = {
+    "model": {"channels": 16, "l_max": 1, "cutoff_angstrom": 4.0},
+    "posterior": {"samples": 8, "chains_at_once": 4, "warmup_steps": 1500, "mass_steps": 250, "sampling_steps": 500},
+    "evaluation": {"frames": 0},
+}
+NEVER = {"force_tolerance_ev_per_angstrom": 1e-6, "accurate_fraction": 1.0, "flat_rounds": 1000}
+SECONDS_BETWEEN_LOOKS = 5.0
+
+
+@dataclass(frozen=True)
+class System:
+    """A molecule of ASE's G2 set, at which temperature (K) it is wanted stable and with which force tolerance (eV/Å) on the
+    frames that it visits; the labels of round 0 and of each round, and how many rounds at most."""
+
+    name: str
+    temperature: float
+    tolerance: float
+    initial: int
+    batch: int
+    rounds: int
+
+    @property
+    def structure(self) -> Structure:
+        return from_ase(molecule(self.name))
+
+
+SYSTEMS = {
+    "ammonia": System("NH3", 1000.0, 0.2, initial=8, batch=6, rounds=9),
+    "ethanol": System("CH3CH2OH", 600.0, 0.2, initial=10, batch=10, rounds=9),
+}
+TRAJECTORIES, STEPS = 125, 2000
+
+
+def settings(place: Place) -> Facts:
+    """What all campaigns share, and how their dynamics is judged."""
+    judged = {"trajectories": TRAJECTORIES, "steps": STEPS, "bound": WANTED_BOUND, "visited": VISITED}
+    return {"campaign": _shared(place), "level": str(LEVEL), **judged}
+
+
+def cells(options: Options) -> list[Facts]:
+    """A campaign for each system, seed and arm; those of one seed begin with the same labels."""
+    seeds = SEEDS[:1] if options.quick else SEEDS
+    systems = list(SYSTEMS)[:1] if options.quick else SYSTEMS
+    return [{"system": system, "arm": arm, "seed": seed} for seed in seeds for system in systems for arm in ARMS]
+
+
+def measure(cell: Facts, place: Place) -> Lines:
+    """A line for each round, up to the second one in a row that reaches the target, or the last."""
+    system = SYSTEMS[cell["system"]]
+    folder = place.folder / "stable-md-campaigns" / place.name_of(cell)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_structures(folder / "start.xyz", [system.structure])
+    lines: Lines = []
+    for round in range(1, (2 if place.quick else system.rounds) + 1):
+        if not _file(folder, round).is_file():
+            _run(folder, cell, place, round)
+            _file(folder, round).write_text(json.dumps(_judged(folder, cell, place, round)), encoding="utf-8")
+        lines.append(_line(json.loads(_file(folder, round).read_text(encoding="utf-8"))))
+        if all(figures["reached"] for _, figures in lines[-2:]) and len(lines) > 1:
+            break
+    return lines
+
+
+def _file(folder: Path, round: int) -> Path:
+    return folder / f"round-{round}.json"
+
+
+def _line(held: Facts) -> tuple[Facts, Figures]:
+    return {"labels": held.pop("labels")}, held
+
+
+def _run(folder: Path, cell: Facts, place: Place, rounds: int) -> None:
+    """The campaign up to the model of this round, by the command that users have. Raises `OutOfTime`, the campaign staying as
+    it is, to be gone on with."""
+    campaign = folder / "campaign.yaml"
+    campaign.write_text(json.dumps(_campaign(cell, place, rounds), indent=1), encoding="utf-8")
+    command = [sys.executable, "-W", "ignore", "-c", "from flows.cli import main; main()", "run", campaign.name]
+    one_core = {"ALLOOP_LABEL_WORKERS": "1", "ALLOOP_SAMPLER_PROCESSES": "1", "OMP_NUM_THREADS": "1"}
+    environment = {name: value for name, value in os.environ.items() if name != "ALLOOP_DATA"} | one_core
+    with (folder / "log.txt").open("ab") as log:
+        running = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+        while running.poll() is None:
+            try:
+                place.on_time()
+            except OutOfTime:
+                running.send_signal(signal.SIGINT)
+                running.wait()
+                raise
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    if running.returncode:
+        raise RuntimeError(f"alloop run ended with {running.returncode}: {folder / 'log.txt'}")
+
+
+def _campaign(cell: Facts, place: Place, rounds: int) -> Facts:
+    """The campaign file, which is JSON and so YAML."""
+    system = SYSTEMS[cell["system"]]
+    shared = _shared(place)
+    dynamics = shared["proposals"]["dynamics"] | {"temperature_kelvin": system.temperature}
+    return shared | {
+        "name": f"{cell['system']}-{cell['arm']}-{cell['seed']}",
+        "seed": cell["seed"],
+        "system": {"structure": "start.xyz"},
+        "labeler": LEVEL.model_dump(mode="json"),
+        "initial": {"structures": system.initial, "temperatures_kelvin": [300]},
+        "proposals": shared["proposals"] | {"strategy": cell["arm"], "batch": system.batch, "dynamics": dynamics},
+        "stop": NEVER | {"max_rounds": rounds},
+    }
+
+
+def _shared(place: Place) -> Facts:
+    """Sections of all campaigns."""
+    proposals: Facts = {"dynamics": {"timestep_fs": 0.5, "trajectories": 32, "trajectory_steps": 1000}, "attack": {}}
+    if not place.quick:
+        return CAMPAIGN | {"proposals": proposals}
+    few = {"samples": 2, "chains_at_once": 2, "warmup_steps": 12, "mass_steps": 6, "sampling_steps": 12}
+    short: Facts = {
+        "dynamics": {"timestep_fs": 0.5, "trajectories": 2, "trajectory_steps": 10},
+        "attack": {"seeds": 2, "steps": 2},
+    }
+    return CAMPAIGN | {"posterior": few, "proposals": short | {"trust_upper_ev_per_angstrom": 1e3}}
+
+
+def _judged(folder: Path, cell: Facts, place: Place, round: int) -> Figures:
+    """Dynamics under the posterior of this round, each trajectory on the surface of one sample."""
+    system = SYSTEMS[cell["system"]]
+    name = _campaign(cell, place, round)["name"]
+    with Registry.open(folder / f"{name}.db") as registry:
+        record = registry.posterior(name, round)
+        assert record is not None
+        found = _dynamics(registry, name, record, system, place)
+        labels = len(registry.training_set(record.training_set).items)
+        spent = 3600.0 * registry.spending(name).core_hours
+        committee = committee_of(record, calibration_of(registry, record))
+    stable, trajectories = sum(found.report.stable), len(found.report.stable)
+    bound = float(stats.binomtest(stable, trajectories).proportion_ci(0.95, "wilson").low)
+    frames = [frame for each in found.trajectories for frame in each.frames]
+    picked = numpy_stream(cell["seed"], "visited").permutation(len(frames))[:VISITED]
+    visited = [frames[index] for index in picked]
+    rmse = _force_rmse(visited, committee.predict(visited).forces) if visited else math.inf
+    return {
+        "round": round,
+        "labels": labels,
+        "stable": stable / trajectories,
+        "stable_bound": bound,
+        "visited_rmse": rmse,
+        "reached": bound >= WANTED_BOUND and rmse <= system.tolerance,
+        "core_seconds_so_far": spent,
+    }
+
+
+def _dynamics(registry: Registry, name: str, record: PosteriorRecord, system: System, place: Place) -> ProbeResult:
+    """Langevin dynamics of 1 ps from the start structure; seeds other than the campaign's own."""
+    config = registry.campaign(name).config
+    trajectories, steps = (4, 20) if place.quick else (TRAJECTORIES, STEPS)
+    longer = {"trajectories": trajectories, "trajectory_steps": steps}
+    proposals = config.proposals.model_copy(update={"dynamics": config.proposals.dynamics.model_copy(update=longer)})
+    energies = [item.energy for item in registry.training_set(record.training_set).items]
+    committee = committee_of(record, calibration_of(registry, record))
+    return probe(
+        committee, [system.structure], proposals, reactions=False, lowest_energy=min(energies), seed=config.seed + 1000
+    )
+
+
+def _force_rmse(structures: Sequence[Structure], forces: Sequence[np.ndarray]) -> float:
+    """Against the truth; infinite where the truth does not exist, which no stable dynamics visits."""
+    with LabelPool(1) as pool:
+        labels = pool.map([LabelRequest(each, LEVEL) for each in structures])
+    squares = [
+        np.square(found.forces - said) if isinstance(found, Label) else np.full((1, 3), math.inf)
+        for found, said in zip(labels, forces, strict=True)
+    ]
+    return float(np.sqrt(np.concatenate(squares).mean()))
+
+
+def labels_to_target(done: Results, system: str, arm: str) -> tuple[dict[int, float], set[int]]:
+    """By seed, labels of the first round that reached the target; and the seeds that never did, with the labels they had."""
+    found: dict[int, float] = {}
+    never: set[int] = set()
+    for seed in sorted({cell["seed"] for cell, _ in done.of(system=system, arm=arm)}):
+        lines = sorted((cell["labels"], figures["reached"]) for cell, figures in done.of(system=system, arm=arm, seed=seed))
+        reached = [labels for labels, met in lines if met]
+        found[seed] = reached[0] if reached else lines[-1][0]
+        never |= set() if reached else {seed}
+    return found, never
+
+
+def comparisons(done: Results, place: Place) -> list[Comparison]:
+    """Labels to the target beside the control's: the mean log ratio over seeds with Student's interval, as a ratio. A control
+    that never got there counts with the labels it had, which is too few; an arm that never got there has no ratio."""
+    del place
+    found = []
+    for system in sorted({cell["system"] for cell, _ in done.cells}):
+        theirs, _ = labels_to_target(done, system, CONTROL)
+        for arm in ARMS[:-1]:
+            ours, never = labels_to_target(done, system, arm)
+            found.append(_ratio(f"{system}: {arm} / {CONTROL}", ours | dict.fromkeys(never, math.inf), theirs))
+    return found
+
+
+def _ratio(name: str, ours: dict[int, float], theirs: dict[int, float]) -> Comparison:
+    seeds = sorted({*ours} & {*theirs})
+    means = [float(np.mean([labels[seed] for seed in seeds])) for labels in (ours, theirs)]
+    ratio = [math.inf] * 3
+    if math.isfinite(means[0]) and len(seeds) > 1:
+        logs = np.log([ours[seed] / theirs[seed] for seed in seeds])
+        half = float(stats.t.ppf(0.975, len(seeds) - 1) * logs.std(ddof=1) / math.sqrt(len(seeds)))
+        ratio = [float(np.exp(logs.mean() + shift)) for shift in (0.0, -half, half)]
+    return Comparison(name, "labels to the target, ratio", *means, *ratio, even=1.0)
+
+
+def rows(done: Results, beside: Sequence[Comparison]) -> list[Row]:
+    """The default strategy needs fewer labels than the control."""
+    del done
+    return [each.row("below", "labels") for each in beside if f": {DEFAULT} /" in each.name]
