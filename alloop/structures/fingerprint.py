@@ -16,7 +16,7 @@ from alloop.structures.structure import MAX_ATOMIC_NUMBER, Structure
 
 # Structures in cells that are the same to this are searched as one.
 CELL_GRID_ANGSTROM = 1e-6
-ALIGNED_AT_ONCE = 256
+ALIGNED_FIRST, ALIGNED_AT_ONCE = 16, 512
 
 
 def formula(numbers: NDArray[np.int64]) -> str:
@@ -126,12 +126,12 @@ class DuplicateIndex:
         """The first known structure with the geometry of this one."""
         near = dict(self._near(structure))
         candidates = [near[place] for place in sorted(near)]
-        first, at_once = 0, 1
+        first, at_once = 0, ALIGNED_FIRST
         while first < len(candidates):
             same = _aligned(candidates[first : first + at_once], structure, self._tolerance, self._mirror)
             if same.any():
                 return candidates[first + int(np.argmax(same))]
-            first, at_once = first + at_once, min(4 * at_once, ALIGNED_AT_ONCE)
+            first, at_once = first + at_once, ALIGNED_AT_ONCE
         return None
 
     def contains(self, structure: Structure) -> bool:
