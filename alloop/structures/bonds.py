@@ -47,6 +47,8 @@ def check_extent(positions: NDArray[np.float64], cell: NDArray[np.float64]) -> N
 
 def cell_heights(structure: Structure) -> NDArray[np.float64]:
     """Distances between opposite faces of the cell in Å, [3]; infinite in directions that are not periodic."""
+    if not structure.is_periodic:
+        return np.full(3, np.inf)
     cell = complete_cell(structure.cell)
     volume = abs(float(np.linalg.det(cell)))
     faces = np.array([np.linalg.norm(np.cross(cell[(k + 1) % 3], cell[(k + 2) % 3])) for k in range(3)])
