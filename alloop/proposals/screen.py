@@ -87,7 +87,7 @@ def _fragments_of_start(start: Structure) -> NDArray[np.int64]:
 def _came_apart(pairs: Pairs, whole: NDArray[np.int64]) -> bool:
     """Whether atoms of one fragment of the start (numbers [atoms]) are now in different ones."""
     now = components(np.stack([pairs.first, pairs.second], axis=1), len(whole))
-    return len(np.unique(np.stack([whole, now], axis=1), axis=0)) > len(np.unique(whole))
+    return len(np.unique(whole * len(whole) + now)) > len(np.unique(whole))
 
 
 def _spread(structure: Structure) -> float:

@@ -1,10 +1,12 @@
 """Ten thousand fuzzed geometries on their way from a committee to the queue of labels: none gets there, each is counted."""
 
 from collections import Counter
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from alloop.committee.committee import Committee
 from alloop.config import CampaignConfig, parse_config
@@ -14,7 +16,8 @@ from alloop.model.reference_energies import fit_scaling
 from alloop.proposals.dynamics import Trajectory
 from alloop.proposals.proposal import Rejection, Strategy
 from alloop.proposals.propose import ProposalTask, duplicate_index, propose_batch
-from alloop.sections import ModelConfig
+from alloop.sections import ModelConfig, ProposalConfig
+from alloop.structures.fingerprint import same_geometry
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 
@@ -137,13 +140,7 @@ def test_no_fuzzed_geometry_is_queued_and_each_rejection_is_counted(committee, r
     generator = np.random.default_rng(count)
     trajectories, wrong, sound = candidates(count, generator)
     config = campaign.proposals.model_copy(update={"strategy": strategy})
-    training = tuple(
-        LabeledStructure(f"label-{index}", ETHANOL.with_positions(thermal(generator)), -100.0, np.zeros((9, 3)), None, purpose)
-        for index, purpose in enumerate([Purpose.TRAIN] * 8)
-    )
-    known = duplicate_index(config, [each.structure for each in training])
-    task = ProposalTask(TrainingSet(training), tuple(trajectories), False, known.contains, SIZE)
-    proposals = propose_batch(committee, task, config, seed=1, round=1)
+    proposals = propose_batch(committee, task(trajectories, config, generator), config, seed=1, round=1)
     registry.propose("fuzz", 1, proposals, campaign.labeler)
 
     from_frames = {each.structure_id for each in rounded(sound)}
@@ -156,6 +153,37 @@ def test_no_fuzzed_geometry_is_queued_and_each_rejection_is_counted(committee, r
     fates = Counter(stored[each.structure_id].rejection for each in rounded(wrong))
     assert sum(fates.values()) == count
     assert set(fates) == {Rejection.OVERLAP, Rejection.FRAGMENT, Rejection.FAILED, Rejection.ENERGY}
+
+
+@pytest.mark.parametrize("enantiomers", ["same", "distinct"])
+@pytest.mark.parametrize("strategy", ["mixed", "random", "dynamics"])
+def test_no_geometry_is_accepted_twice_in_a_batch(committee, strategy, enantiomers):
+    """Eight geometries, six times each: turned, with hydrogens of the methyl group exchanged, and half of them mirrored. Without
+    an index of the batch, nearly all of the 24 places would go to copies."""
+    generator = np.random.default_rng(7)
+    copies = [copy_of(positions, sign, generator) for positions in [thermal(generator) for _ in range(8)] for sign in [1, -1] * 3]
+    config = ProposalConfig(strategy=strategy, batch=SIZE, enantiomers=enantiomers)
+    trajectories = [frame(copies[index], SOUND_SIGMA, SOUND_ENERGY) for index in generator.permutation(len(copies))]
+    proposals = propose_batch(committee, task(trajectories, config, generator), config, seed=1, round=1)
+    accepted = [each.structure for each in proposals if each.rejection is None and each.strategy is not Strategy.ADVERSARIAL]
+    mirror = enantiomers == "same"
+    assert len(accepted) == (8 if mirror else 16)
+    assert not any(same_geometry(a, b, config.duplicate_rmsd_angstrom, mirror=mirror) for a, b in combinations(accepted, 2))
+
+
+def copy_of(positions: np.ndarray, sign: int, generator: np.random.Generator) -> Structure:
+    order = [0, 1, 2, 3, 4, 5, *(6 + generator.permutation(3))]
+    return ETHANOL.with_positions(sign * positions[order] @ Rotation.random(rng=generator).as_matrix())
+
+
+def task(trajectories: list[Trajectory], config: ProposalConfig, generator: np.random.Generator) -> ProposalTask:
+    """After eight labels, none of them near any frame."""
+    labels = tuple(
+        LabeledStructure(f"label-{k}", ETHANOL.with_positions(thermal(generator)), -100.0, np.zeros((9, 3)), None, Purpose.TRAIN)
+        for k in range(8)
+    )
+    known = duplicate_index(config, [each.structure for each in labels])
+    return ProposalTask(TrainingSet(labels), tuple(trajectories), False, known.contains, SIZE)
 
 
 def rounded(structures: list[Structure]) -> list[Structure]:
