@@ -22,7 +22,7 @@ from alloop.sections import ProposalConfig
 from alloop.structures.align import same_molecule
 from alloop.structures.fingerprint import DuplicateIndex, fingerprint, same_geometry
 from alloop.structures.structure import Structure
-from benchmarks.harness import MS_PER_SECOND, Aim, Options, Row, answer, compare, judged
+from benchmarks.harness import Aim, Options, Row, answer, compare, judged
 
 TITLE = "the same geometry recognised, others kept apart, and how long that takes (F8)"
 SEED = 1
@@ -147,9 +147,9 @@ def distinct_pair(invariants: list[NDArray[np.float64]], generator: np.random.Ge
 def nudged(structure: Structure, generator: np.random.Generator) -> Structure:
     """The same 1.05 to 1.5 tolerances off, which nothing undoes.
 
-    A molecule is scaled about its centroid: matching the distances from there is a lower bound for any rotation and permutation,
-    and sorted ones are matched best. Of a crystal one kind of ion is moved against the other along x, the sum staying zero:
-    another lattice site is ten tolerances away.
+    A molecule is scaled about its centroid: matching the distances from there is a lower bound for any rotation and
+    permutation, and sorted ones are matched best. Of a crystal one kind of ion is moved against the other along x, the sum
+    staying zero: no other match of thermal positions is as close.
     """
     size = TOLERANCE * generator.uniform(1.05, 1.5)
     if structure.is_periodic:
@@ -169,7 +169,10 @@ def mirror_images(cases: int) -> list[Row]:
         image = transformed(structure.with_positions(-structure.positions), TRANSFORMS[-1], generator)
         same += same_geometry(structure, image, TOLERANCE, mirror=True)
         distinct += not same_geometry(structure, image, TOLERANCE, mirror=False)
-    told = {f"mirror images, `same`: recognised of {cases:,}": same, f"mirror images, `distinct`: kept apart of {cases:,}": distinct}
+    told = {
+        f"mirror images, `same`: recognised of {cases:,}": same,
+        f"mirror images, `distinct`: kept apart of {cases:,}": distinct,
+    }
     return [judged(name, 100.0 * count / cases, None, "%", "100 %", count == cases) for name, count in told.items()]
 
 

@@ -40,7 +40,7 @@ def propose_batch(committee: Committee, task: ProposalTask, config: ProposalConf
 
     `config.calibration_fraction` of the batch are frames of committee dynamics drawn at random, by no score: exchangeable
     with what the potential will meet there, so intervals fitted on them are honest. The rest is for training, by strategy;
-    places that attacks leave open are filled from the dynamics. No two accepted ones are the same geometry, by `duplicate_index`.
+    places that attacks leave open are filled from the dynamics. No two accepted are one geometry, by `duplicate_index`.
     """
     generator = numpy_stream(seed, "propose", round)
     batch = duplicate_index(config)
@@ -186,7 +186,9 @@ def _distinct(pool: Sequence[Proposal], task: ProposalTask, batch: DuplicateInde
     seen = duplicate_index(config)
     marked: list[Proposal] = []
     for each in pool:
-        if each.rejection is None and any(is_in(each.structure) for is_in in (task.is_duplicate, batch.contains, seen.contains)):
+        if each.rejection is None and any(
+            is_in(each.structure) for is_in in (task.is_duplicate, batch.contains, seen.contains)
+        ):
             marked.append(replace(each, rejection=Rejection.DUPLICATE))
             continue
         if each.rejection is None:

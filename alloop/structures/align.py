@@ -91,11 +91,9 @@ def _centred(structures: Sequence[Structure]) -> Array:
     return np.take_along_axis(positions - positions.mean(axis=1, keepdims=True), order[:, :, None], axis=1)
 
 
-def _rotations(
-    target: Array, moving: Array, allowed: NDArray[np.bool_], tolerance: float
-) -> tuple[NDArray[np.int64], Array]:
-    """Ways to turn each of `moving` [others, atoms, 3] towards `target` [atoms, 3]: whose [ways], and how [ways, 3, 3] (moving @
-    rotation lies near target). The most exact counterparts come first."""
+def _rotations(target: Array, moving: Array, allowed: NDArray[np.bool_], tolerance: float) -> tuple[NDArray[np.int64], Array]:
+    """Ways to turn each of `moving` [others, atoms, 3] towards `target` [atoms, 3]: whose [ways], and how [ways, 3, 3] (moving
+    @ rotation lies near target). The most exact counterparts come first."""
     reach = np.sqrt(len(target)) * tolerance + 1e-9  # farthest one atom can be off if the rest agree exactly
     radii, other_radii = np.linalg.norm(target, axis=1), np.linalg.norm(moving, axis=2)
     alike = allowed & (np.abs(radii[:, None] - other_radii[:, None, :]) <= reach)  # [others, atoms, atoms of the other]
@@ -183,7 +181,7 @@ def _crystal_deviation(
 
 
 def _assign(costs: Array, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """For each row of each of `costs` [ways, atoms, atoms] the column of an allowed one-to-one assignment with the least sum."""
+    """For each row of `costs` [ways, atoms, atoms] the column of an allowed one-to-one assignment with the least sum."""
     found = np.where(allowed, costs, np.inf).argmin(axis=2)
     twice = (np.diff(np.sort(found, axis=1), axis=1) == 0).any(axis=1)
     for way in np.flatnonzero(twice):
@@ -193,7 +191,7 @@ def _assign(costs: Array, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def _kabsch(target: Array, moving: Array) -> Array:
-    """Proper rotations [ways, 3, 3] that bring each `moving` [ways, atoms, 3] @ rotation closest to `target`; all are centred."""
+    """Proper rotations [ways, 3, 3] that bring `moving` [ways, atoms, 3] @ rotation closest to `target`; all are centred."""
     u, _, vt = np.linalg.svd(moving.transpose(0, 2, 1) @ target)
     u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
     return u @ vt

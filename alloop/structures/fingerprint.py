@@ -144,7 +144,9 @@ class DuplicateIndex:
         if kind is None:
             return
         pairs, cell, groups = fingerprint(structure), _cell(structure), list(kind.groups.values())
-        for group in (groups[index] for index in kind.cells.within(cell.reshape(-1), 3.0 * self._tolerance + CELL_GRID_ANGSTROM)):
+        for group in (
+            groups[index] for index in kind.cells.within(cell.reshape(-1), 3.0 * self._tolerance + CELL_GRID_ANGSTROM)
+        ):
             off = float(np.abs(group.cell - cell).max()) + CELL_GRID_ANGSTROM
             limit = _limit(structure, pairs, self._tolerance, off)
             for index in group.fingerprints.within(pairs, limit * np.sqrt(len(pairs))):
@@ -160,8 +162,8 @@ def _cell(structure: Structure) -> NDArray[np.float64]:
 
 
 def _limit(structure: Structure, pairs: NDArray[np.float64], tolerance: float, off: float) -> float:
-    """Largest root mean square difference from the fingerprint `pairs` that alignment within the tolerance allows, with room for
-    rounding, where no component of the cells differs by more than `off` Å."""
+    """Largest root mean square difference from the fingerprint `pairs` that alignment within the tolerance allows, with room
+    for rounding, where no component of the cells differs by more than `off` Å."""
     n_atoms = structure.n_atoms
     limit = tolerance * np.sqrt(2.0 * n_atoms / max(n_atoms - 1, 1)) + 1e-9
     if structure.is_periodic:

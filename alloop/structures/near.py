@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 Array = NDArray[np.float64]
 
@@ -22,16 +22,16 @@ class _Tree:
     stop: int
     centre: Array
     axes: Array
-    tree: cKDTree
+    tree: KDTree
 
 
 class NearRows:
     """Rows of equal length, and those within a distance of another row: all of them, and no others.
 
     A row added is compared one by one until there are `TAIL` such rows. These become a tree, and two trees of equal size become
-    one (Bentley and Saxe 1980, J. Algorithms 1, 301): a row is put into a tree at most log2(rows / TAIL) + 1 times. A tree knows
-    only the first principal components of its rows. A projection on orthonormal vectors makes no distance longer, so none within
-    the radius is lost; what the tree finds is compared in full.
+    one (Bentley and Saxe 1980, J. Algorithms 1, 301): a row is put into a tree at most log2(rows / TAIL) + 1 times. A tree
+    knows only the first principal components of its rows. A projection on orthonormal vectors makes no distance longer, so none
+    within the radius is lost; what the tree finds is compared in full.
     """
 
     def __init__(self, columns: int) -> None:
@@ -67,7 +67,7 @@ class NearRows:
         sample = rows[np.linspace(0, len(rows) - 1, SAMPLE).astype(int)]
         centre = sample.mean(axis=0)
         axes = np.linalg.svd(sample - centre, full_matrices=False)[2][:AXES].T
-        self._trees.append(_Tree(start, self._count, centre, axes, cKDTree((rows - centre) @ axes)))
+        self._trees.append(_Tree(start, self._count, centre, axes, KDTree((rows - centre) @ axes)))
 
 
 def _found(tree: _Tree, row: Array, radius: float) -> NDArray[np.int64]:

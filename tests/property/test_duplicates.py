@@ -56,7 +56,9 @@ def test_a_breathing_molecule_meets_the_bound_of_the_fingerprint():
     """No smaller bound holds: where all atoms move away from the centroid in proportion, both sides are equal."""
     structure = of("C6H6")
     shift = 0.01 * (structure.positions - structure.positions.mean(axis=0))
-    difference = np.sqrt(np.mean((fingerprint(structure) - fingerprint(structure.with_positions(structure.positions + shift))) ** 2))
+    difference = np.sqrt(
+        np.mean((fingerprint(structure) - fingerprint(structure.with_positions(structure.positions + shift))) ** 2)
+    )
     assert difference == pytest.approx(np.sqrt(2.0 * 12 / 11) * np.sqrt(np.mean(np.sum(shift**2, axis=1))))
 
 
@@ -95,7 +97,9 @@ def crowd(start: str, count: int, generator: np.random.Generator) -> list[Struct
     made = []
     for _ in range(count):
         strain = 1.0 + 0.002 * generator.integers(-2, 3) * (start == "strained salt")
-        positions = rest.positions * strain + generator.normal(size=rest.positions.shape) * (0.03 if rest.is_periodic else 0.015)
+        positions = rest.positions * strain + generator.normal(size=rest.positions.shape) * (
+            0.03 if rest.is_periodic else 0.015
+        )
         structure = rest.with_positions(positions * generator.choice([-1.0, 1.0]), rest.cell * strain)
         made.append(structure if rest.is_periodic else transformed(structure, generator, 0.0))
     return made

@@ -158,10 +158,12 @@ def test_no_fuzzed_geometry_is_queued_and_each_rejection_is_counted(committee, r
 @pytest.mark.parametrize("enantiomers", ["same", "distinct"])
 @pytest.mark.parametrize("strategy", ["mixed", "random", "dynamics"])
 def test_no_geometry_is_accepted_twice_in_a_batch(committee, strategy, enantiomers):
-    """Eight geometries, six times each: turned, with hydrogens of the methyl group exchanged, and half of them mirrored. Without
-    an index of the batch, nearly all of the 24 places would go to copies."""
+    """Eight geometries, six times each: turned, with hydrogens of the methyl group exchanged, and half of them mirrored.
+    Without an index of the batch, most of the 24 places would go to copies."""
     generator = np.random.default_rng(7)
-    copies = [copy_of(positions, sign, generator) for positions in [thermal(generator) for _ in range(8)] for sign in [1, -1] * 3]
+    copies = [
+        copy_of(positions, sign, generator) for positions in [thermal(generator) for _ in range(8)] for sign in [1, -1] * 3
+    ]
     config = ProposalConfig(strategy=strategy, batch=SIZE, enantiomers=enantiomers)
     trajectories = [frame(copies[index], SOUND_SIGMA, SOUND_ENERGY) for index in generator.permutation(len(copies))]
     proposals = propose_batch(committee, task(trajectories, config, generator), config, seed=1, round=1)
@@ -179,7 +181,9 @@ def copy_of(positions: np.ndarray, sign: int, generator: np.random.Generator) ->
 def task(trajectories: list[Trajectory], config: ProposalConfig, generator: np.random.Generator) -> ProposalTask:
     """After eight labels, none of them near any frame."""
     labels = tuple(
-        LabeledStructure(f"label-{k}", ETHANOL.with_positions(thermal(generator)), -100.0, np.zeros((9, 3)), None, Purpose.TRAIN)
+        LabeledStructure(
+            f"label-{k}", ETHANOL.with_positions(thermal(generator)), -100.0, np.zeros((9, 3)), None, Purpose.TRAIN
+        )
         for k in range(8)
     )
     known = duplicate_index(config, [each.structure for each in labels])
