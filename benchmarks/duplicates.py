@@ -177,31 +177,32 @@ def mirror_images(cases: int) -> list[Row]:
 
 
 def timed(draws: list[Structure], stored: int, asked: int) -> list[Row]:
-    """An index of `stored` thermal structures beside a search that compares each fingerprint and aligns each near one alone."""
+    """An index of `stored` thermal structures beside a search that compares each fingerprint and aligns each near one alone; in
+    processor time, which bears a busy machine."""
     crowd = combined(draws, stored + asked)
     known, fresh = crowd[:stored], crowd[stored:]
     generator = numpy_stream(SEED, "duplicates-queries")
     copies = [transformed(known[index], TRANSFORMS[-1], generator) for index in generator.integers(stored, size=asked)]
-    start = time.perf_counter()
+    start = time.process_time()
     index = DuplicateIndex(known, TOLERANCE)
-    built = time.perf_counter() - start
+    built = time.process_time() - start
     aim = f"<= {MOST_BUILD_SECONDS:g} s"
     rows = [judged(f"index of {stored:,} ethanol structures made", built, None, "s", aim, built <= MOST_BUILD_SECONDS)]
     fingerprints = np.array([fingerprint(each) for each in known])
     for label, queries in (("new one", fresh), ("copy of a known one", copies)):
         ours, plain = [], []
         for query in queries:
-            start = time.perf_counter()
+            start = time.process_time()
             found = index.find(query)
-            middle = time.perf_counter()
+            middle = time.process_time()
             expected = searched(known, fingerprints, query)
             ours.append(middle - start)
-            plain.append(time.perf_counter() - middle)
+            plain.append(time.process_time() - middle)
             if found is not expected:
                 raise RuntimeError(f"the index and a plain search disagree on {query.structure_id}")
         rows.append(compare(f"{label} looked for among {stored:,} / plain search", ours, plain, Aim(0.2, "<= 0.2")))
         middle_ms = rows[-1].ours or 0.0
-        rows.append(judged(f"{label}: median time", middle_ms, None, "ms", f"<= {MOST_MS:g} ms", middle_ms <= MOST_MS))
+        rows.append(judged(f"{label}: median processor time", middle_ms, None, "ms", f"<= {MOST_MS:g} ms", middle_ms <= MOST_MS))
     return rows
 
 

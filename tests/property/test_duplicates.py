@@ -15,6 +15,7 @@ from alloop.structures import near
 from alloop.structures.align import same_crystal, same_molecule
 from alloop.structures.fingerprint import DuplicateIndex, fingerprint, same_geometry
 from alloop.structures.structure import Structure
+from benchmarks import duplicates
 
 TOLERANCE = 0.02
 NAMES = [name for name in g2.names if len(g2[name]) > 1]
@@ -121,6 +122,24 @@ def test_the_index_answers_as_alignment_with_each_one_does(start, mirror, monkey
         assert index.find(query) is linear
         assert index.contains(query) is (linear is not None)
     assert any(answers)
+
+
+def test_a_hundredth_of_the_benchmark_has_no_failure():
+    """`alloop bench duplicates`, without its times: copies are recognised, distinct pairs are not merged."""
+    draws = {name: duplicates.thermal(duplicates.rest_of(name), 60) for name in duplicates.NAMES}
+    rows = [*duplicates.recognised(draws, 1000), *duplicates.kept_apart(draws, 1000), *duplicates.mirror_images(30)]
+    assert len(rows) == len(duplicates.TRANSFORMS) + 4
+    assert [row.name for row in rows if not row.met] == []
+
+
+def test_the_pairs_of_the_benchmark_are_distinct():
+    """By superposition of atoms listed in the same order, which no other order beats where displacements are small: scipy's."""
+    generator = np.random.default_rng(5)
+    for structure in duplicates.thermal(duplicates.rest_of("CH3CONH2"), 50):
+        other = duplicates.nudged(structure, generator)
+        arms, moved = (each.positions - each.positions.mean(axis=0) for each in (structure, other))
+        deviation = Rotation.align_vectors(arms, moved)[1] / np.sqrt(structure.n_atoms)
+        assert 1.05 * TOLERANCE * (1 - 1e-9) <= deviation <= 1.5 * TOLERANCE * (1 + 1e-9)
 
 
 def data(name: str) -> np.lib.npyio.NpzFile:
