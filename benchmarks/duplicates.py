@@ -201,8 +201,8 @@ def timed(draws: list[Structure], stored: int, asked: int) -> list[Row]:
             if found is not expected:
                 raise RuntimeError(f"the index and a plain search disagree on {query.structure_id}")
         rows.append(compare(f"{label} looked for among {stored:,} / plain search", ours, plain, Aim(0.2, "<= 0.2")))
-        middle_ms = rows[-1].ours or 0.0
-        rows.append(judged(f"{label}: median processor time", middle_ms, None, "ms", f"<= {MOST_MS:g} ms", middle_ms <= MOST_MS))
+        median_ms = rows[-1].ours or 0.0
+        rows.append(judged(f"{label}: median processor time", median_ms, None, "ms", f"<= {MOST_MS:g}", median_ms <= MOST_MS))
     return rows
 
 
