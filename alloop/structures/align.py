@@ -102,8 +102,8 @@ def _rotations(target: Array, moving: Array, allowed: NDArray[np.bool_], toleran
         whose = np.flatnonzero(alike.any(axis=(1, 2)))
         return whose, np.broadcast_to(np.eye(3), (len(whose), 3, 3))
     # Anchors are chosen by the target alone, so that an answer does not depend on which others are asked about.
-    choices = (allowed & (np.abs(radii[:, None] - radii) <= reach)).sum(axis=1)
-    first = _fewest(choices, radii >= MIN_LEVER * radii.max())
+    choices = allowed & (np.abs(radii[:, None] - radii) <= reach)
+    first = _fewest(choices.sum(axis=1), radii >= MIN_LEVER * radii.max())
     axis = target[first] / radii[first]
     offsets = np.linalg.norm(target - np.outer(target @ axis, axis), axis=1)
     if offsets.max() <= 2.0 * reach:
@@ -111,7 +111,8 @@ def _rotations(target: Array, moving: Array, allowed: NDArray[np.bool_], toleran
         along, goal = moving[whose, partners], target[first, None]
         return whose, _frames(along, _any_normal(along)).transpose(0, 2, 1) @ _frames(goal, _any_normal(goal))
     span = np.linalg.norm(target - target[first], axis=1)
-    second = _fewest(choices, offsets >= MIN_LEVER * offsets.max())
+    choices &= np.abs(span[:, None] - span) <= np.sqrt(2.0) * reach
+    second = _fewest(choices.sum(axis=1), offsets >= MIN_LEVER * offsets.max())
     whose, partners, seconds = np.nonzero(alike[:, first, :, None] & alike[:, second, None, :])
     other_span = np.linalg.norm(moving[whose, partners] - moving[whose, seconds], axis=1)
     misfits = np.abs(span[second] - other_span)
