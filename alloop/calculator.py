@@ -17,7 +17,7 @@ from alloop.registry.records import PosteriorRecord
 from alloop.registry.registry import Registry
 from alloop.structures.bonds import check_crowding
 from alloop.structures.convert import electrons_said, from_ase
-from alloop.structures.structure import Structure
+from alloop.structures.structure import Structure, type_words
 
 MIN_VOLUME_ANGSTROM3 = 1e-3
 
@@ -51,7 +51,7 @@ class CommitteeCalculator(Calculator):
         """
         super().__init__()
         where = resolve_device(device)
-        record, self._electrons = _found(location, campaign, round)
+        record, self._start = _found(location, campaign, round)
         self.committee = Committee.load(record.model, record.samples, device=str(where))
         self.calibration = (
             CalibrationMap.identity() if record.calibration is None else CalibrationMap.model_validate(record.calibration)
@@ -64,7 +64,8 @@ class CommitteeCalculator(Calculator):
         have, another charge or multiplicity than the campaign's, atoms in one place, a cell without volume."""
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
-        structure = from_ase(self.atoms)
+        charge, multiplicity = self._state_of(self.atoms)
+        structure = from_ase(self.atoms, total_charge=charge, spin_multiplicity=multiplicity)
         self._refuse_strangers(structure)
         _refuse_no_volume(structure)
         check_crowding(structure)
@@ -87,24 +88,42 @@ class CommitteeCalculator(Calculator):
         if predicted.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(np.asarray(predicted.stress[0]))
 
+    def _state_of(self, atoms: Atoms) -> tuple[int, int | None]:
+        """Charge and multiplicity of `atoms`: what they say, else what the start structures of their formula have, else of
+        all start structures; None for the lowest multiplicity of atoms that the campaign did not start from."""
+        own = [each for each in self._start if np.array_equal(np.sort(each.numbers), np.sort(atoms.numbers))]
+        said = electrons_said(atoms)
+        charges = {each.total_charge for each in own or self._start}
+        charge = _the_one("charge", said[0], charges)
+        if not own:
+            return charge, said[1]
+        return charge, _the_one(
+            "multiplicity", said[1], {each.spin_multiplicity for each in own if each.total_charge == charge}
+        )
+
     def _refuse_strangers(self, structure: Structure) -> None:
         known = self.committee.potential.scaling.species
-        strange = sorted(set(structure.numbers.tolist()) - set(known))
+        strange = sorted(set(structure.atom_types.tolist()) - set(known))
         if strange:
             raise StructureError(
-                f"atoms with atomic numbers {', '.join(map(str, known))}",
-                f"{strange}",
-                "label structures with these elements first",
+                f"atoms with atomic numbers {', '.join(map(type_words, known))}",
+                f"{', '.join(map(type_words, strange))}",
+                "label structures with these elements, this charge and this spin first",
             )
-        assert self.atoms is not None
-        said = zip(("charge", "multiplicity"), electrons_said(self.atoms), self._electrons, strict=True)
-        for name, value, possible in said:
-            if value is not None and value not in possible:
-                raise StructureError(
-                    f"atoms of the campaign's {name}, {' or '.join(map(str, sorted(possible)))}: its model knows no other",
-                    f"{name} {value}, from atoms.info or the sum of initial charges or moments",
-                    f"take it out of the atoms, or run a campaign with {name} {value}",
-                )
+
+
+def _the_one(name: str, said: int | None, possible: set[int]) -> int:
+    """The value that atoms say, or the only one that the campaign knows."""
+    known = " or ".join(map(str, sorted(possible)))
+    if said is None and len(possible) > 1:
+        raise StructureError(f"atoms that say their {name}: the campaign knows {known}", "nothing", f"set atoms.info[{name!r}]")
+    if said is not None and said not in possible:
+        raise StructureError(
+            f"atoms of the campaign's {name}, {known}: its model knows no other",
+            f"{name} {said}, from atoms.info or the sum of initial charges or moments",
+            f"take it out of the atoms, or run a campaign with {name} {said}",
+        )
+    return next(iter(possible)) if said is None else said
 
 
 def _refuse_no_volume(structure: Structure) -> None:
@@ -117,9 +136,9 @@ def _refuse_no_volume(structure: Structure) -> None:
         )
 
 
-def _found(location: str | Path, campaign: str | None, round: int | None) -> tuple[PosteriorRecord, tuple[set[int], set[int]]]:
+def _found(location: str | Path, campaign: str | None, round: int | None) -> tuple[PosteriorRecord, list[Structure]]:
     """The posterior of `campaign`; unless it is given, of the campaign file's, of the only one, or of the one the registry is
-    named after. And charge and multiplicities of the structures that it started from."""
+    named after. And the structures that it started from."""
     if not str(location).startswith(("sqlite", "postgresql")) and Path(location).suffix in (".yaml", ".yml"):
         config = load_config(Path(location))
         campaign = campaign or config.name
@@ -145,4 +164,4 @@ def _found(location: str | Path, campaign: str | None, round: int | None) -> tup
             f"there are models of {'rounds' if len(rounds) > 1 else 'round'} {', '.join(map(str, rounds))}",
             "give one of these, or no round for the latest",
         )
-    return record, ({each.total_charge for each in start}, {each.spin_multiplicity for each in start})
+    return record, start

@@ -216,6 +216,21 @@ class DynamicsConfig(Section):
     stop_ratio: float = Field(default=3.0, gt=1, description="a trajectory ends at this many times the median uncertainty")
 
 
+class SelectionConfig(Section):
+    """Which candidates make a batch together (method 5.4)."""
+
+    method: Literal["lcmd", "max_determinant"] = Field(
+        default="lcmd", description="lcmd: largest-cluster max-distance; max_determinant: the largest joint information"
+    )
+    features: Literal["invariants", "deviations"] = Field(
+        default="invariants",
+        description="invariants: of the last layer, summed by element; deviations: which members disagree, and with whom",
+    )
+    cost_aware: bool = Field(
+        default=False, description="variance for each core-second a label is expected to cost; for systems of several sizes"
+    )
+
+
 class ProposalConfig(Section):
     """How the next structures are chosen (method 4 and 5)."""
 
@@ -224,11 +239,16 @@ class ProposalConfig(Section):
         description="mixed: attacks and committee dynamics, half each; random: dynamics frames by no score, the control",
     )
     batch: int = Field(default=20, ge=2, description="labels a round")
+    shrink_batch: bool = Field(
+        default=False,
+        description="the accurate share of probe frames is taken off `batch`, down to 2; small steps look flat to the plateau",
+    )
     calibration_fraction: float = Field(
         default=0.3, ge=0.05, le=0.5, description="of each batch, drawn at random, never by score"
     )
     attack: AttackConfig = Field(default=AttackConfig(), description="adversarial attacks")
     dynamics: DynamicsConfig = Field(default=DynamicsConfig(), description="committee dynamics")
+    selection: SelectionConfig = Field(default=SelectionConfig(), description="what makes a batch of candidates")
     energy_window_ev_per_atom: float = Field(
         default=0.5, gt=0, description="above the lowest label; higher proposals are rejected"
     )

@@ -48,7 +48,7 @@ def usable_source(ref: CampaignRef, config: CampaignConfig, start: Sequence[Stru
     assert config.prior is not None
     with _registry_of(ref, config.prior) as theirs:
         found = _posterior(theirs, config.prior, config.prior.source)
-    species = {int(number) for structure in start for number in structure.numbers}
+    species = {int(each) for structure in start for each in structure.atom_types}
     refuse_other_model(found.model, config.model, species, source=f"campaign {config.prior.source!r}")
     return found
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from alloop.campaign.budget import labels_allowed
 from alloop.campaign.decide import decide
 from alloop.campaign.state import Decision
 from alloop.config import CampaignConfig
@@ -14,6 +13,7 @@ from alloop.proposals.propose import ProposalTask, duplicate_index, propose_batc
 from alloop.registry.registry import Registry
 from alloop.structures.structure import Structure
 from flows.assess import calibration_of, committee_of, posterior_of, round_report
+from flows.batch import batch_size, cost_model
 from flows.evaluation import evaluation_proposals
 from flows.progress import Step
 from flows.settings import Settings, load_settings
@@ -137,13 +137,15 @@ def _propose_next(registry: Registry, ref: CampaignRef, round: int, result: Prob
     config = registry.campaign(ref.campaign).config
     record = posterior_of(registry, ref, round)
     training_set = registry.training_set(record.training_set)
+    costs = cost_model(registry, ref.campaign)
     known = duplicate_index(config.proposals, _known(registry, ref))
     task = ProposalTask(
         training_set=training_set,
         trajectories=result.trajectories,
         reactions=config.system.reactions,
         is_duplicate=known.contains,
-        size=_room(registry, ref, config),
+        size=batch_size(registry, ref.campaign, result.report),
+        expected_cost=None if costs is None else costs.expected,
     )
     with metered(registry, ref, round, "propose"):
         committee = committee_of(record, calibration_of(registry, record))
@@ -157,14 +159,3 @@ def _known(registry: Registry, ref: CampaignRef) -> list[Structure]:
     """Every structure that this campaign asked a label for. What only others labeled is no duplicate: proposed here, it gets
     its label from the registry, at no cost where it is the same to the last bit."""
     return registry.structures([record.structure_id for record in registry.labels(ref.campaign)])
-
-
-def _room(registry: Registry, ref: CampaignRef, config: CampaignConfig) -> int:
-    """The size of the batch: what is wanted, cut by the caps."""
-    costs = [record.cost_core_seconds or 0.0 for record in registry.labels(ref.campaign) if record.energy is not None]
-    return labels_allowed(
-        config.proposals.batch,
-        registry.spending(ref.campaign),
-        config.stop,
-        core_hours_per_label=sum(costs) / max(len(costs), 1) / 3600.0,
-    )

@@ -1,7 +1,11 @@
 """Caps: when a campaign has spent enough, and how many labels the next batch may have."""
 
+from math import floor
+
 from alloop.campaign.state import Spending, StopReason
 from alloop.sections import StopConfig
+
+SMALLEST_BATCH = 2  # one label to train on and one to calibrate
 
 
 def cap_reached(spending: Spending, stop: StopConfig) -> StopReason | None:
@@ -28,3 +32,12 @@ def labels_allowed(wanted: int, spending: Spending, stop: StopConfig, *, core_ho
     if core_hours_per_label > 0:
         room = min(room, max(int(hours / core_hours_per_label), 1))
     return max(min(wanted, room), 0)
+
+
+def shrunk_batch(batch: int, accurate_fraction: float) -> int:
+    """`batch` less the share of probe frames that are accurate already, halves up.
+
+    Law: never above `batch`, never below the smaller of it and 2; a larger accurate fraction never gives a larger batch.
+    """
+    left = floor(batch * (1.0 - min(max(accurate_fraction, 0.0), 1.0)) + 0.5)
+    return min(max(left, SMALLEST_BATCH), batch)

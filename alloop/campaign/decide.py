@@ -81,7 +81,7 @@ def _read(reports: Sequence[RoundReport], stop: StopConfig, seed: int) -> _Claus
     probe = reports[-1].probe
     history = changes(reports[-(stop.flat_rounds + 1) :], seed=seed)
     streak = flat_streak(history, stop.flat_decrease)
-    fraction = _accurate_fraction(probe, stop.force_tolerance_ev_per_angstrom)
+    fraction = accurate_fraction(probe, stop.force_tolerance_ev_per_angstrom)
     stable, trajectories = sum(probe.stable), len(probe.stable)
     bound = clopper_pearson_lower(stable, trajectories)
     return _Clauses(
@@ -98,7 +98,8 @@ def _read(reports: Sequence[RoundReport], stop: StopConfig, seed: int) -> _Claus
     )
 
 
-def _accurate_fraction(probe: Probe, tolerance: float) -> float:
+def accurate_fraction(probe: Probe, tolerance: float) -> float:
+    """Share of the probe frames whose total sigma is below `tolerance`, in eV/Å; 0 without frames."""
     sigmas = [sigma for trajectory in probe.total_sigmas_ev_per_angstrom for sigma in trajectory]
     return float(np.mean(np.array(sigmas) < tolerance)) if sigmas else 0.0
 

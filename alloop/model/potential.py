@@ -244,8 +244,8 @@ class Potential:
 
     def _species(self, batch: StructureBatch, like: Tensor) -> Tensor:
         """[G, A, Z] one-hot in the type of `like`; a padding atom has no species."""
-        known = self._constant("species", lambda: torch.tensor(self.scaling.species), batch.numbers)
-        return (batch.numbers.unsqueeze(-1) == known).to(like.dtype)
+        known = self._constant("species", lambda: torch.tensor(self.scaling.species), batch.atom_types)
+        return (batch.atom_types.unsqueeze(-1) == known).to(like.dtype)
 
     def _couplings(self, directions: Tensor) -> dict[Path, Tensor]:
         """Spherical harmonics [K, A, D, ...] times Clebsch-Gordan, one product for all paths of all layers."""

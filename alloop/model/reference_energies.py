@@ -16,8 +16,8 @@ from alloop.structures.structure import Structure
 class Scaling(BaseModel):
     """Reference energies and the one scale of energies and forces (one, because F = -dE/dR).
 
-    `species`: atomic numbers known to the model, ascending; `reference_energies_ev`: one each; `energy_scale`: eV, and eV/Å of
-    forces; `average_neighbors` within the cutoff.
+    `species`: atom types known to the model, ascending, which are atomic numbers in neutral low-spin systems;
+    `reference_energies_ev`: one each; `energy_scale`: eV, and eV/Å of forces; `average_neighbors` within the cutoff.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,12 +29,12 @@ class Scaling(BaseModel):
 
     def one_hot(self, batch: StructureBatch, dtype: torch.dtype) -> Tensor:
         """[G, A, Z]; a padding atom has no species."""
-        known = torch.tensor(self.species, device=batch.numbers.device)
-        return (batch.numbers.unsqueeze(-1) == known).to(dtype)
+        known = torch.tensor(self.species, device=batch.atom_types.device)
+        return (batch.atom_types.unsqueeze(-1) == known).to(dtype)
 
     def reference_energy(self, batch: StructureBatch) -> Tensor:
         """Sum of reference energies [G, S] in float64 eV."""
-        references = torch.tensor(self.reference_energies_ev, dtype=torch.float64, device=batch.numbers.device)
+        references = torch.tensor(self.reference_energies_ev, dtype=torch.float64, device=batch.atom_types.device)
         per_atom = self.one_hot(batch, torch.float64) @ references
         total = per_atom.new_zeros(batch.groups, batch.n_structures)
         return total.scatter_add(1, batch.structure_index, per_atom)
@@ -49,7 +49,7 @@ def fit_scaling(
     """
     if not structures:
         raise InputError("at least one label to train on", "none", "label some structures first")
-    species = tuple(int(number) for number in np.unique(np.concatenate([each.numbers for each in structures])))
+    species = tuple(int(number) for number in np.unique(np.concatenate([each.atom_types for each in structures])))
     scale = float(np.sqrt(np.mean(np.concatenate([each.ravel() for each in forces]) ** 2)))
     if not scale > 0.0:
         raise InputError("labels with forces", "all forces are zero", "check the labeler")
@@ -70,7 +70,7 @@ def with_references_of(scaling: Scaling, structures: Sequence[Structure], energi
 
 
 def _references(structures: Sequence[Structure], energies_ev: Sequence[float], species: Sequence[int]) -> tuple[float, ...]:
-    counts = np.array([[int((each.numbers == number).sum()) for number in species] for each in structures], dtype=float)
+    counts = np.array([[int((each.atom_types == number).sum()) for number in species] for each in structures], dtype=float)
     references, *_ = np.linalg.lstsq(counts, np.asarray(energies_ev), rcond=None)
     return tuple(float(value) for value in references)
 

@@ -16,7 +16,7 @@ from alloop.model.reference_energies import Scaling, with_references_of
 from alloop.posterior.sample import PosteriorSample
 from alloop.sections import ModelConfig
 from alloop.structures.batch import StructureBatch
-from alloop.structures.structure import Structure
+from alloop.structures.structure import Structure, type_words
 from alloop.training.training_set import LabeledStructure
 
 STRUCTURES_AT_ONCE = 16
@@ -93,7 +93,7 @@ class LearnedPrior:
 
 
 def refuse_other_model(model: Mapping[str, Any], config: ModelConfig, species: Collection[int], *, source: str) -> None:
-    """Raises `InputError` unless weights of `model` (JSON) mean something under `config` for atoms of exactly `species`."""
+    """Raises `InputError` unless weights of `model` (JSON) mean something under `config` for exactly these atom types."""
     theirs = ModelConfig.model_validate(model["config"]).model_dump(mode="json")
     changes = config_changes(theirs, config.model_dump(mode="json"), "model.")
     if changes:
@@ -104,6 +104,10 @@ def refuse_other_model(model: Mapping[str, Any], config: ModelConfig, species: C
     if set(known) != set(species):
         raise InputError(
             f"a prior from weights for the same elements as {source}",
-            f"atomic numbers {sorted(species)} here, {sorted(known)} there",
-            "learn the prior on structures of the same elements",
+            f"atomic numbers {_listed(species)} here, {_listed(known)} there",
+            "learn the prior on structures of the same elements, charge and spin",
         )
+
+
+def _listed(atom_types: Collection[int]) -> str:
+    return ", ".join(type_words(each) for each in sorted(atom_types))

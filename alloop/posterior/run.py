@@ -233,7 +233,7 @@ def _scaling(training_set: TrainingSet, job: SamplingJob) -> Scaling:
         return Scaling.model_validate(job.start.model["scaling"])
     train = training_set.train
     if job.prior is not None:
-        species = {int(number) for item in train for number in item.structure.numbers}
+        species = {int(each) for item in train for each in item.structure.atom_types}
         refuse_other_model(job.prior.model, job.model, species, source="the prior's")
         with one_thread():
             return job.prior.scaling(train)

@@ -7,10 +7,10 @@ import numpy as np
 
 from alloop.committee.committee import Committee
 from alloop.proposals.adversarial import Attack, attack
+from alloop.proposals.choose import Candidates, choose
 from alloop.proposals.dynamics import Trajectory
 from alloop.proposals.proposal import Proposal, Rejection, Strategy
 from alloop.proposals.screen import screen
-from alloop.proposals.select import select_diverse
 from alloop.rng import numpy_stream
 from alloop.sections import ProposalConfig
 from alloop.structures.fingerprint import DuplicateIndex
@@ -22,13 +22,17 @@ DISCARDED_FRACTION = 0.5  # of each trajectory: frames that still remember their
 
 @dataclass(frozen=True)
 class ProposalTask:
-    """What a batch is made from: the labels so far, the probe's trajectories, and how to tell a known geometry."""
+    """What a batch is made from: the labels so far, the probe's trajectories, and how to tell a known geometry.
+
+    `expected_cost`: core-seconds of a label, or None where cost does not count.
+    """
 
     training_set: TrainingSet
     trajectories: tuple[Trajectory, ...]
     reactions: bool
     is_duplicate: Callable[[Structure], bool]
     size: int
+    expected_cost: Callable[[Structure], float] | None = None
 
     @property
     def lowest_energy(self) -> float:
@@ -58,12 +62,14 @@ def propose_batch(committee: Committee, task: ProposalTask, config: ProposalConf
         seeds = _attack_seeds(task, config, generator)
         attacks = attack(committee, seeds, config.attack, seed=seed, round=round)
         pool = [_screened(_from_attack(each), each.seed, task, config) for each in attacks]
-        proposals += _chosen(committee, _distinct(pool, task, batch, config), from_attacks, task, batch)
+        proposals += _chosen(committee, _distinct(pool, task, batch, config), from_attacks, task, config, batch)
     accepted = sum(each.rejection is None for each in proposals)
     if from_dynamics or accepted < task.size:
         known = {each.structure for each in proposals}
         uncertain = [frame for frame in _before_disagreement(frames, task, config) if frame.structure not in known]
-        proposals += _chosen(committee, _distinct(uncertain, task, batch, config), task.size - accepted, task, batch)
+        beside = [each.structure for each in proposals if each.rejection is None]
+        fresh = _distinct(uncertain, task, batch, config)
+        proposals += _chosen(committee, fresh, task.size - accepted, task, config, batch, beside)
     return _with_unphysical(proposals, frames)
 
 
@@ -198,17 +204,22 @@ def _distinct(pool: Sequence[Proposal], task: ProposalTask, batch: DuplicateInde
 
 
 def _chosen(
-    committee: Committee, fresh: Sequence[Proposal], count: int, task: ProposalTask, batch: DuplicateIndex
+    committee: Committee,
+    fresh: Sequence[Proposal],
+    count: int,
+    task: ProposalTask,
+    config: ProposalConfig,
+    batch: DuplicateIndex,
+    beside: Sequence[Structure] = (),
 ) -> list[Proposal]:
-    """Accept a diverse `count` of a pool, and add them to `batch`; the others are returned with why they were not."""
+    """Of a screened pool without duplicates accept `count` that tell much together and with those `beside` them in the batch,
+    and add them to `batch`; the others are returned with why they were not."""
     open_places = [index for index, each in enumerate(fresh) if each.rejection is None]
     if not open_places:
         return list(fresh)
-    structures = [fresh[index].structure for index in open_places]
-    known = [item.structure for item in task.training_set.train]
-    features = committee.predict([*structures, *known]).features
-    scores = np.array([fresh[index].score for index in open_places])
-    picked = select_diverse(features[: len(structures)], scores, count, chosen_features=features[len(structures) :])
+    candidates = _candidates([fresh[index] for index in open_places], task)
+    labeled = [item.structure for item in task.training_set.train]
+    picked = choose(committee, candidates, count, config.selection, labeled=labeled, beside=beside)
     rank = {open_places[place]: position for position, place in enumerate(picked)}
     for index in rank:
         batch.add(fresh[index].structure)
@@ -218,3 +229,9 @@ def _chosen(
         else (replace(each, rejection=Rejection.NOT_SELECTED) if each.rejection is None else each)
         for index, each in enumerate(fresh)
     ]
+
+
+def _candidates(pool: Sequence[Proposal], task: ProposalTask) -> Candidates:
+    structures = [each.structure for each in pool]
+    costs = None if task.expected_cost is None else [task.expected_cost(structure) for structure in structures]
+    return Candidates(structures, [each.score or 0.0 for each in pool], costs)

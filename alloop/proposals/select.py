@@ -23,12 +23,10 @@ def select_diverse(features: Array, scores: Array, n: int, *, chosen_features: A
     pick has the highest score. The picks do not depend on the order of the pool. Raises ValueError for numbers that are not
     finite, negative scores, and shapes that do not fit.
     """
-    features, scores = np.asarray(features, dtype=np.float64), np.asarray(scores, dtype=np.float64)
-    chosen = np.zeros((0, features.shape[-1])) if chosen_features is None else np.asarray(chosen_features, dtype=np.float64)
-    _check(features, scores, chosen)
+    features, scores, chosen = checked_pool(features, scores, chosen_features)
     if n <= 0 or not len(features):
         return np.zeros(0, dtype=np.int64)
-    order = np.lexsort(np.column_stack([features, scores]).T[::-1])
+    order = canonical_order(features, scores)
     return order[_pick(features[order], scores[order], min(n, len(features)), chosen)]
 
 
@@ -61,10 +59,22 @@ def _next(scores: Array, distance: Array, center: NDArray[np.int64], remaining: 
     return int(np.argmax(np.where(center == largest, weighted, -1.0)))
 
 
-def _check(features: Array, scores: Array, chosen: Array) -> None:
+def checked_pool(features: Array, scores: Array, chosen_features: Array | None) -> tuple[Array, Array, Array]:
+    """Features [pool, F], scores [pool] and features of what is chosen already [chosen, F] in double precision.
+
+    Raises ValueError for numbers that are not finite, negative scores, and shapes that do not fit.
+    """
+    features, scores = np.asarray(features, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    chosen = np.zeros((0, features.shape[-1])) if chosen_features is None else np.asarray(chosen_features, dtype=np.float64)
     if features.ndim != 2 or scores.shape != (len(features),) or chosen.ndim != 2 or chosen.shape[1] != features.shape[1]:
         raise ValueError(f"shapes do not fit: features {features.shape}, scores {scores.shape}, chosen {chosen.shape}")
     if not (np.isfinite(features).all() and np.isfinite(scores).all() and np.isfinite(chosen).all()):
         raise ValueError("features and scores must be finite")
     if (scores < 0).any():
         raise ValueError("scores must not be negative")
+    return features, scores, chosen
+
+
+def canonical_order(features: Array, scores: Array) -> NDArray[np.int64]:
+    """The pool by features, then scores: what is picked from it in this order does not depend on the order it came in."""
+    return np.lexsort(np.column_stack([features, scores]).T[::-1])

@@ -14,7 +14,7 @@ from alloop.committee.evaluation import EvaluationArrays, load_evaluation, save_
 from alloop.committee.metrics import Metrics
 from alloop.config import CampaignConfig
 from alloop.errors import CorruptFileError
-from alloop.registry.records import CostRecord, LabelRecord, PosteriorRecord, ProposalRecord
+from alloop.registry.records import CostRecord, LabelRecord, ProposalRecord
 from alloop.registry.registry import Registry
 from alloop.structures.structure import Structure
 from alloop.training.training_set import Purpose
@@ -101,7 +101,7 @@ def gather(registry: Registry, campaign: str) -> ReportData:
     if rounds:
         last = rounds[-1].report.round
         posterior = registry.posterior(campaign, last)
-        evaluation = _evaluation(registry, campaign, last, posterior) if rounds[-1].report.evaluation is not None else None
+        evaluation = evaluation_arrays(registry, campaign, last) if rounds[-1].report.evaluation is not None else None
         prior = posterior.model.get("prior") if posterior is not None else None
         if posterior is not None and posterior.calibration is not None:
             calibration = CalibrationMap.model_validate(posterior.calibration)
@@ -122,14 +122,16 @@ def gather(registry: Registry, campaign: str) -> ReportData:
     )
 
 
-def _evaluation(registry: Registry, campaign: str, round: int, posterior: PosteriorRecord | None) -> EvaluationArrays | None:
-    """The arrays kept for a round; lost or damaged, they are made anew from the labels and the posterior, and kept."""
+def evaluation_arrays(registry: Registry, campaign: str, round: int) -> EvaluationArrays | None:
+    """The arrays kept for a round; lost or damaged, they are made anew from the labels and the posterior, and kept. None where
+    there are neither."""
     path = evaluation_path(registry.blobs.root, round)
     try:
         kept = load_evaluation(path)
     except CorruptFileError:
         kept = None
-    if kept is not None or posterior is None:
+    posterior = registry.posterior(campaign, round) if kept is None else None
+    if posterior is None:
         return kept
     from alloop.committee.committee import Committee, compare  # heavy, and seldom needed
 

@@ -15,13 +15,13 @@ from alloop.structures.structure import Structure
 class StructureBatch:
     """Flat atoms with a structure index, in G groups: G = 1 is shared by all posterior samples, G = K gives each its own.
 
-    `numbers` [G, A] (0 marks padding); `positions` [G, A, 3] Å; `cells` [G, S, 3, 3] Å; `structure_index` [G, A];
+    `atom_types` [G, A] (0 marks padding); `positions` [G, A, 3] Å; `cells` [G, S, 3, 3] Å; `structure_index` [G, A];
     `atom_mask` [G, A]; `structure_mask` [G, S]; neighbour table: `neighbors` [G, A, D] (index within the group), `shifts`
     [G, A, D, 3] in cells (or [G, A, 0, 3]: all zero), `mask` [G, A, D], `reverse` [G, A, D] (flat slot of the same pair seen
     from the neighbour).
     """
 
-    numbers: Tensor
+    atom_types: Tensor
     positions: Tensor
     cells: Tensor
     structure_index: Tensor
@@ -59,7 +59,7 @@ class StructureBatch:
             shifts[rows, :own] = table.shifts
             mask[rows, :own] = table.mask
         return cls(
-            numbers=_long(np.concatenate([structure.numbers for structure in structures])),
+            atom_types=_long(np.concatenate([structure.atom_types for structure in structures])),
             positions=_real(np.concatenate([structure.positions for structure in structures]), dtype),
             cells=_real(np.stack([structure.cell for structure in structures]), dtype),
             structure_index=_long(np.repeat(np.arange(len(structures)), sizes)),
@@ -94,7 +94,7 @@ class StructureBatch:
         # An unused slot points to itself in either shape, so the general rule also holds for it.
         reverse[:, : self.n_atoms, : self.width] = receiver * width + column
         return StructureBatch(
-            numbers=grow(self.numbers, (0, more_atoms)),
+            atom_types=grow(self.atom_types, (0, more_atoms)),
             positions=grow(self.positions, (0, 0, 0, more_atoms)),
             cells=grow(self.cells, (0, 0, 0, 0, 0, more_structures)),
             structure_index=grow(self.structure_index, (0, more_atoms), value=structures - 1),
@@ -119,7 +119,7 @@ class StructureBatch:
         neighbors = self.neighbors.index_select(0, flat).view(chains, picks, atoms, width) + shift * atoms
         reverse = self.reverse.index_select(0, flat).view(chains, picks, atoms, width) + shift * (atoms * width)
         return StructureBatch(
-            numbers=take(self.numbers, atoms),
+            atom_types=take(self.atom_types, atoms),
             positions=take(self.positions, atoms, 3),
             cells=take(self.cells, 1, 3, 3),
             structure_index=place[:, None].expand(-1, atoms).reshape(-1).expand(chains, -1),
@@ -155,11 +155,11 @@ class StructureBatch:
 
     @property
     def groups(self) -> int:
-        return self.numbers.shape[0]
+        return self.atom_types.shape[0]
 
     @property
     def n_atoms(self) -> int:
-        return self.numbers.shape[1]
+        return self.atom_types.shape[1]
 
     @property
     def n_structures(self) -> int:

@@ -10,6 +10,8 @@ from alloop.digests import digest_bytes
 from alloop.errors import StructureError
 
 MAX_ATOMIC_NUMBER = 118
+# Atom types are atomic number + ELEMENTS * (charge state * SPINS + spin state).
+ELEMENTS, SPINS = 128, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,15 @@ class Structure:
         )
 
     @property
+    def atom_types(self) -> NDArray[np.int64]:
+        """What a model tells atoms apart by [atoms]: the atomic number, in neutral low-spin structures nothing else. Any other
+        charge or spin makes other types of all atoms: the energy of a state has no one place, and a model without the types
+        would see a cation and its molecule as the same atoms with two energies."""
+        raised = (self.spin_multiplicity - lowest_multiplicity(self.numbers, self.total_charge)) // 2
+        charge = 2 * abs(self.total_charge) - (self.total_charge > 0)  # 0, +1, -1, +2, ... are 0, 1, 2, 3, ...
+        return self.numbers + ELEMENTS * (charge * SPINS + raised)
+
+    @property
     def n_atoms(self) -> int:
         return len(self.numbers)
 
@@ -86,6 +97,16 @@ class Structure:
 
     def __hash__(self) -> int:
         return hash(self.structure_id)
+
+
+def type_words(atom_type: int) -> str:
+    """An atom type for people: the atomic number, with charge and spin where they are not the plain ones."""
+    state, number = divmod(atom_type, ELEMENTS)
+    charge_state, raised = divmod(state, SPINS)
+    charge = (charge_state + 1) // 2 * (1 if charge_state % 2 else -1)
+    told = [f"charge {charge:+d}"] if charge else []
+    told += [f"{2 * raised} more unpaired electrons"] if raised else []
+    return f"{number} ({', '.join(told)})" if told else str(number)
 
 
 def lowest_multiplicity(numbers: NDArray[np.int64], total_charge: int) -> int:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,25 +40,6 @@ stop: {max_rounds: 2}
 """
 LABELS = 10 + 6 + 6  # initial, evaluation, one batch
 QUICK = {"ALLOOP_SAMPLER_PROCESSES": "1", "ALLOOP_LABEL_WORKERS": "2", "NO_COLOR": "1"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a Prefect server that somebody else runs."""
-    home = tmp_path_factory.mktemp("prefect")
-    script = (
-        "import sys, pathlib, flows.server\n"
-        "server = flows.server.prefect_server(pathlib.Path(sys.argv[1]))\n"
-        "server.wait()\n"
-        "print(server.api_url, flush=True)\n"
-        "sys.stdin.read()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(home)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    yield {"PREFECT_API_URL": process.stdout.readline().strip(), "PREFECT_HOME": str(home)}
-    process.communicate()
 
 
 def _wait_until(condition: Any, seconds: float, why: str) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alloop.campaign.budget import cap_reached, labels_allowed
+from alloop.campaign.budget import cap_reached, labels_allowed, shrunk_batch
 from alloop.campaign.decide import clopper_pearson_lower, decide
 from alloop.campaign.state import RoundReport, Spending, StopReason
 from alloop.posterior.health import SamplerHealth
@@ -120,3 +120,13 @@ def test_more_stable_trajectories_never_lower_the_bound(trials, data):
     hits = data.draw(st.integers(0, trials - 1))
     assert clopper_pearson_lower(hits, trials) < clopper_pearson_lower(hits + 1, trials) <= 1
     assert clopper_pearson_lower(hits, trials) <= hits / trials
+
+
+@quick
+@given(st.integers(2, 500), st.floats(0, 1), st.floats(0, 1))
+def test_a_batch_shrinks_as_the_accurate_fraction_grows(batch, one, other):
+    low, high = sorted((one, other))
+    assert 2 <= shrunk_batch(batch, high) <= shrunk_batch(batch, low) <= batch
+    assert abs(shrunk_batch(batch, low) - max(batch * (1 - low), 2)) <= 0.5 + 1e-9
+    assert shrunk_batch(batch, 0.0) == batch
+    assert shrunk_batch(batch, 1.0) == 2

@@ -42,7 +42,20 @@ def test_alone_it_shows_what_to_do_first(alloop: Alloop) -> None:
 def test_help_imports_nothing_heavy() -> None:
     script = "import sys\nfrom flows.cli import app\ntry:\n app(['--help'])\nfinally:\n print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    for command in ("init", "validate", "schema", "demo", "run", "round", "label", "status", "export", "report", "bench"):
+    for command in (
+        "init",
+        "validate",
+        "schema",
+        "demo",
+        "run",
+        "round",
+        "label",
+        "status",
+        "export",
+        "report",
+        "compare",
+        "bench",
+    ):
         assert f"\n  {command} " in done.stdout
     assert not HEAVY & set(done.stderr.split())
 

@@ -1,5 +1,7 @@
 """A committee is its members: mean, spread and noise; attacks climb the spread; dynamics keep the temperature."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from alloop.proposals.dynamics import run_dynamics
 from alloop.proposals.probe import probe
 from alloop.proposals.proposal import Rejection, Strategy
 from alloop.proposals.propose import ProposalTask, propose_batch
-from alloop.sections import AttackConfig, DynamicsConfig, ModelConfig, PosteriorConfig, ProposalConfig
+from alloop.sections import AttackConfig, DynamicsConfig, ModelConfig, PosteriorConfig, ProposalConfig, SelectionConfig
 from alloop.structures.fingerprint import DuplicateIndex
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
@@ -212,6 +214,34 @@ def test_a_batch_has_its_size_and_its_held_out_share(committee, training_set, st
     assert kinds == expected[strategy]
     assert len({each.structure for each in accepted}) == CONFIG.batch
     assert all(each.rejection in set(Rejection) for each in proposals if each.rejection is not None)
+
+
+def test_the_random_arm_reads_no_score(committee, training_set):
+    """Other uncertainties on the same trajectories: the same frames, in the same order."""
+    config = CONFIG.model_copy(update={"strategy": "random"})
+    starts = [item.structure for item in training_set.train[:3]]
+    trajectories = probe(committee, starts, config, reactions=False, lowest_energy=-100.0, seed=1).trajectories
+    batches = []
+    for turned in (False, True):
+        sigmas = np.linspace(0.1, 1.0, len(trajectories[0].frames))[:: -1 if turned else 1]
+        scored = tuple(replace(each, sigmas=sigmas[: len(each.frames)]) for each in trajectories)
+        task = ProposalTask(training_set, scored, False, lambda structure: False, config.batch)
+        batches.append(propose_batch(committee, task, config, seed=1, round=1))
+    one, other = ([(each.structure, each.purpose) for each in batch] for batch in batches)
+    assert one == other
+    assert len(one) == CONFIG.batch
+    assert [each.score for each in batches[0]] != [each.score for each in batches[1]]
+
+
+@pytest.mark.parametrize("method", ["lcmd", "max_determinant"])
+@pytest.mark.parametrize("features", ["invariants", "deviations"])
+def test_every_selection_fills_the_batch_and_ranks_it(committee, training_set, method, features):
+    selection = SelectionConfig.model_validate({"method": method, "features": features})
+    proposals = proposed(committee, training_set, strategy="mixed", selection=selection)
+    accepted = [each for each in proposals if each.rejection is None]
+    assert len({each.structure for each in accepted}) == len(accepted) == CONFIG.batch
+    ranks = [each.why["rank"] for each in accepted if each.purpose is Purpose.TRAIN and each.strategy is Strategy.DYNAMICS]
+    assert sorted(ranks) == list(range(1, len(ranks) + 1))
 
 
 def test_proposals_are_the_same_again(committee, training_set):

@@ -14,7 +14,7 @@ from alloop.model.reference_energies import Scaling, fit_scaling
 from alloop.sections import ModelConfig
 from alloop.structures.batch import StructureBatch
 from alloop.structures.neighbors import neighbor_table
-from alloop.structures.structure import Structure
+from alloop.structures.structure import Structure, type_words
 
 SMALL = {"channels": 8, "layers": 3, "radial_hidden": (8,), "readout_hidden": 8, "noise_hidden": (8,)}
 SCALING = Scaling(species=(1, 6, 8), reference_energies_ev=(-10.0, -100.0, -200.0), energy_scale=1.3, average_neighbors=6.0)
@@ -248,3 +248,35 @@ def test_one_scale_for_energies_and_forces():
     counts = np.array([6, 2, 1])
     assert counts @ np.array(scaling.reference_energies_ev) == pytest.approx(-4200.0)
     assert scaling.average_neighbors == pytest.approx(8.0, abs=0.5)
+
+
+def test_charge_states_of_the_same_atoms_are_told_apart():
+    """A molecule and its ions have types of their own; what is neutral and of low spin keeps atomic numbers."""
+    neutral = ethanol()
+    states = [(0, 1), (0, 3), (1, 2), (-1, 2), (2, 1)]
+    all_states = [
+        Structure.molecule(neutral.numbers, neutral.positions, total_charge=q, spin_multiplicity=m) for q, m in states
+    ]
+    types = [tuple(each.atom_types.tolist()) for each in all_states]
+    assert types[0] == tuple(neutral.numbers.tolist())
+    assert len(set(types)) == len(states)
+    radical = Structure.molecule(neutral.numbers[1:], neutral.positions[1:])
+    assert radical.atom_types.tolist() == radical.numbers.tolist(), "a neutral radical is of low spin"
+    assert [type_words(each[0]) for each in types] == [
+        "6",
+        "6 (2 more unpaired electrons)",
+        "6 (charge +1)",
+        "6 (charge -1)",
+        "6 (charge +2)",
+    ]
+
+    energies = [-4200.0, -4190.0]
+    pair = [all_states[0], all_states[2]]
+    scaling = fit_scaling(pair, energies, [np.ones((9, 3))] * 2, 5.0)
+    assert scaling.species == tuple(sorted({*types[0], *types[2]}))
+    batch = StructureBatch.of(pair, 5.0, dtype=torch.float64)
+    assert scaling.reference_energy(batch)[0].tolist() == pytest.approx(energies)
+    potential = Potential(ModelConfig(**SMALL), scaling)
+    draw = torch.randn(1, potential.n_parameters, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    forces = potential(draw, batch).forces[0]
+    assert (forces[:9] - forces[9:]).abs().max() > 1e-3
