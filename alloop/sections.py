@@ -256,6 +256,11 @@ class ProposalConfig(Section):
     duplicate_rmsd_angstrom: float = Field(
         default=0.02, gt=0, description="closer than this, after rotation and permutation, is the same geometry"
     )
+    enantiomers: Literal["same", "distinct"] = Field(
+        default="same",
+        description="same: no label for a mirror image, which has the same energy and mirrored forces, and so has the model's "
+        "(but with `parity: none`); distinct: it gets one",
+    )
 
 
 class EvaluationConfig(Section):

@@ -9,9 +9,8 @@ from alloop.config import CampaignConfig
 from alloop.proposals.initial import MIN_STRUCTURES, initial_proposals
 from alloop.proposals.probe import ProbeResult, probe
 from alloop.proposals.proposal import Proposal, Strategy
-from alloop.proposals.propose import ProposalTask, propose_batch
+from alloop.proposals.propose import ProposalTask, duplicate_index, propose_batch
 from alloop.registry.registry import Registry
-from alloop.structures.fingerprint import DuplicateIndex
 from alloop.structures.structure import Structure
 from flows.assess import calibration_of, committee_of, posterior_of, round_report
 from flows.batch import batch_size, cost_model
@@ -77,7 +76,14 @@ def initial_structures(config: CampaignConfig, start: Sequence[Structure]) -> li
     """The initial structures, shared out among the start structures (`prepared` saw to it that there are enough)."""
     share = config.initial.model_copy(update={"structures": max(config.initial.structures // len(start), MIN_STRUCTURES)})
     held_out = config.proposals.calibration_fraction
-    return [proposal for each in start for proposal in initial_proposals(each, share, held_out, seed=config.seed)]
+    known = duplicate_index(config.proposals)
+    made: list[Proposal] = []
+    for each in start:
+        fresh = initial_proposals(each, share, held_out, seed=config.seed, is_duplicate=known.contains)
+        made += [proposal for proposal in fresh if not known.contains(proposal.structure)]
+        for proposal in fresh:
+            known.add(proposal.structure)
+    return made
 
 
 def _decision(registry: Registry, ref: CampaignRef, round: int) -> Decision | None:
@@ -132,7 +138,7 @@ def _propose_next(registry: Registry, ref: CampaignRef, round: int, result: Prob
     record = posterior_of(registry, ref, round)
     training_set = registry.training_set(record.training_set)
     costs = cost_model(registry, ref.campaign)
-    known = DuplicateIndex(_known(registry, ref), config.proposals.duplicate_rmsd_angstrom)
+    known = duplicate_index(config.proposals, _known(registry, ref))
     task = ProposalTask(
         training_set=training_set,
         trajectories=result.trajectories,

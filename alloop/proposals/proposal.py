@@ -30,7 +30,7 @@ class Rejection(Enum):
     FRAGMENT = "the molecule fell apart"
     ENERGY = "the predicted energy is outside the thermal window"
     FAILED = "the uncertainty is above the upper trust level: the model knows nothing here"
-    DUPLICATE = "the same geometry is already in the registry"
+    DUPLICATE = "the same geometry is already known, or was proposed before in this round"
     NOT_SELECTED = "others in the pool told more"
 
 
