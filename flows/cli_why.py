@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from alloop.registry.registry import Registry
 
 MEV_PER_EV = 1000.0
+COLUMNS = ("no.", "strategy", "for", "label", "rank", "score", "σ", "RMSE", "nearest", "energy, eV", "error")
+LEFT = 4  # columns of words
 EXPLAINED = (
-    "σ: calibrated epistemic force uncertainty when it was proposed. nearest: distance to the nearest training structure, 1 is"
-    " what they have among themselves. RMSE, E error: what the label revealed of that prediction."
+    "score: calibrated epistemic force uncertainty when it was proposed; σ: with noise in it; RMSE: the force error that its\n"
+    "label revealed (all meV/Å). nearest: distance to the nearest training structure, 1 is what they have among themselves.\n"
+    "energy: as predicted; error: what the label revealed of it (meV). Everything about one: alloop why FILE NUMBER"
 )
 
 
@@ -106,39 +109,36 @@ def proposal_facts(record: "ProposalRecord") -> dict[str, Any]:
 
 
 def _show_round(facts: Mapping[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    console.print(f"{facts['campaign']}, round {facts['round']}: {len(facts['chosen'])} chosen", markup=False)
-    head = ("proposal", "strategy", "for", "label", "rank", "σ meV/Å", "nearest", "energy eV", "RMSE meV/Å", "E error meV")
-    table = Table(*head)
-    for row in facts["chosen"]:
-        table.add_row(*_cells(row))
-    console.print(table)
-    console.print(EXPLAINED, markup=False)
+    typer.echo(f"{facts['campaign']}, round {facts['round']}: {len(facts['chosen'])} chosen")
+    rows = [COLUMNS, *(_cells(row) for row in facts["chosen"])]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(COLUMNS))]
+    for row in rows:
+        words = [cell.ljust(width) for cell, width in zip(row[:LEFT], widths[:LEFT], strict=True)]
+        numbers = [cell.rjust(width) for cell, width in zip(row[LEFT:], widths[LEFT:], strict=True)]
+        typer.echo("  ".join([*words, *numbers]))
+    typer.echo(EXPLAINED)
     for name, each in facts["rejected"].items():
-        console.print(f"rejected: {each['count']} {name.replace('_', ' ')} ({each['reason']})", markup=False)
+        typer.echo(f"rejected: {each['count']} {name.replace('_', ' ')} ({each['reason']})")
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    near, error = row["nearest"], row["error"]
-    energy, sigma = row["predicted_energy_ev"], row["energy_sigma_ev"]
-    return [
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    near, error, sigma = row["nearest"], row["error"], row["energy_sigma_ev"]
+    return (
         str(row["proposal"]),
         row["strategy"],
         row["purpose"],
         row["fate"] or "withdrawn",
         "-" if row["rank"] is None else str(row["rank"]),
         _scaled(row["score_ev_per_angstrom"]),
-        f"{near['distance']:.2f}" if near else "-",
-        "-" if energy is None else f"{energy:.3f}" if sigma is None else f"{energy:.3f} ± {sigma:.3f}",
+        _scaled(row["force_sigma_ev_per_angstrom"]),
         _scaled(error and error["force_rmse_ev_per_angstrom"]),
-        _scaled(error and error["energy_error_ev"], "+.1f"),
-    ]
+        f"{near['distance']:.2f}" if near else "-",
+        "-" if sigma is None else f"{row['predicted_energy_ev']:.3f} ± {sigma:.3f}",
+        _scaled(error and error["energy_error_ev"], "+.0f"),
+    )
 
 
-def _scaled(value: float | None, form: str = ".1f") -> str:
+def _scaled(value: float | None, form: str = ".0f") -> str:
     return "-" if value is None else format(MEV_PER_EV * value, form)
 
 

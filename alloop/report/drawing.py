@@ -18,20 +18,25 @@ Array = NDArray[np.float64]
 ATOM_SCALE = 0.45  # of a covalent radius
 BOND_WIDTH_POINTS = 3.2
 GAP_ANGSTROM = 0.9  # between two pictures
+TILT_DEGREES = (25.0, 12.0)
 GHOST = "#c3cbd4"
-PICTURES = ("start", "path", "end")
+PATH_ANGSTROM = 0.7  # how long the longest way is drawn, where it is shorter
 
 
 def attack_pictures(start: Structure, path: Sequence[Array]) -> str:
     """Three pictures of one attack, all seen from the same side: where it began, the way of each atom, where it ended.
 
-    `path`: positions [A, 3] in Å from the start to the end, two or more.
+    `path`: positions [A, 3] in Å from the start to the end, two or more. Short ways are drawn longer, all by one factor, which
+    the picture names.
     """
     frames = np.asarray(path, dtype=np.float64)
-    flat = (frames - frames[0].mean(axis=0)) @ principal_axes(frames[0])
+    flat = (frames - frames[0].mean(axis=0)) @ principal_axes(frames[0]) @ _tilt()
     numbers, ends = start.numbers, (flat[0], flat[-1])
+    factor = _magnification(frames)
+    ways = flat[0] + factor * (flat - flat[0])
     pad = ATOM_SCALE * float(covalent_radii[numbers].max())
-    low, high = flat[:, :, :2].min(axis=(0, 1)) - pad, flat[:, :, :2].max(axis=(0, 1)) + pad
+    drawn = np.concatenate([ways, ends])
+    low, high = drawn[:, :, :2].min(axis=(0, 1)) - pad, drawn[:, :, :2].max(axis=(0, 1)) + pad
     width, height = high - low
     step = np.array([width + GAP_ANGSTROM, 0.0, 0.0])
 
@@ -39,11 +44,11 @@ def attack_pictures(start: Structure, path: Sequence[Array]) -> str:
         draw_molecule(axes, numbers, ends[0])
         draw_molecule(axes, numbers, ends[0] + step, ghost=True)
         for atom in range(len(numbers)):
-            way = flat[:, atom, :2] + step[:2]
+            way = ways[:, atom, :2] + step[:2]
             axes.plot(way[:, 0], way[:, 1], color=ORANGE, linewidth=1.4, zorder=40, solid_capstyle="round")
             axes.plot(*way[-1], "o", color=ORANGE, ms=3.2, mew=0, zorder=41)
         draw_molecule(axes, numbers, ends[1] + 2 * step)
-        for place, name in enumerate(PICTURES):
+        for place, name in enumerate(("start", "path" if factor == 1 else f"path, {factor} times as long", "end")):
             middle = (low[0] + high[0]) / 2 + place * step[0]
             axes.annotate(name, (middle, low[1]), xytext=(0, -4), textcoords="offset points", ha="center", va="top")
         axes.set_xlim(low[0], high[0] + 2 * step[0])
@@ -55,6 +60,19 @@ def attack_pictures(start: Structure, path: Sequence[Array]) -> str:
     return draw(
         "attack", "One attack: the molecule at its start, the way of each atom, and at its end", paint, size=_size(shape)
     )
+
+
+def _tilt() -> Array:
+    """A turn [3, 3] about x, then y: atoms that mirror each other do not hide behind one another."""
+    (ca, cb), (sa, sb) = np.cos(np.deg2rad(TILT_DEGREES)), np.sin(np.deg2rad(TILT_DEGREES))
+    about_x = np.array([[1.0, 0.0, 0.0], [0.0, ca, sa], [0.0, -sa, ca]])
+    return about_x @ np.array([[cb, 0.0, -sb], [0.0, 1.0, 0.0], [sb, 0.0, cb]])
+
+
+def _magnification(frames: Array) -> int:
+    """Of the ways in the middle picture."""
+    longest = float(np.linalg.norm(frames - frames[0], axis=2).max())
+    return max(int(PATH_ANGSTROM / longest), 1) if longest > 1e-3 else 1
 
 
 def principal_axes(positions: Array) -> Array:

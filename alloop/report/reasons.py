@@ -57,8 +57,8 @@ def lessons(data: ReportData) -> list[Lesson]:
 
 def instructive(taught: Sequence[Lesson]) -> Table:
     """Those whose labels revealed most: forces in meV/Å, energies in meV."""
-    head = ("proposal", "round", "strategy", "for", "rank", "σ when proposed", "σ with noise", "force RMSE", "RMSE / σ")
-    ends = ("energy error", "± σ of energy", "nearest", "nearest, Å")
+    head = ("proposal", "round", "strategy", "for", "rank", "score", "σ", "force RMSE", "RMSE / σ")
+    ends = ("energy error ± σ", "nearest", "nearest, Å")
     return Table((*head, *ends), tuple(_row(each) for each in taught[:MOST_ROWS]), words=(2, 3))
 
 
@@ -68,15 +68,14 @@ def _row(lesson: Lesson) -> tuple[str, ...]:
     return (
         str(record.proposal_id),
         str(record.round),
-        STRATEGY_NAMES[proposal.strategy],
+        proposal.strategy.value,
         proposal.purpose.value,
         str(why.get("rank", "–")),
         "–" if proposal.score is None else f"{1000 * proposal.score:.0f}",
         f"{1000 * lesson.sigma:.0f}",
         f"{1000 * lesson.found.force_rmse:.0f}",
         f"{lesson.found.force_rmse / lesson.sigma:.2f}",
-        f"{1000 * lesson.found.energy_error:+.0f}",
-        f"{1000 * why['energy_sigma_ev']:.0f}",
+        f"{1000 * lesson.found.energy_error:+.0f} ± {1000 * why['energy_sigma_ev']:.0f}",
         f"{near['distance']:.2f}" if near else "–",
         f"{near['rmsd_angstrom']:.2f}" if "rmsd_angstrom" in near else "–",
     )
