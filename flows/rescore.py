@@ -10,6 +10,9 @@ from flows.wiring import CampaignRef
 
 def withdraw_certain(registry: Registry, ref: CampaignRef, round: int, committee: Committee) -> int:
     """Withdraw what became certain, say so, and return how many labels of earlier rounds are still open: part of the batch."""
+    counts = registry.label_counts(ref.campaign)
+    if not any(counts[status] for status in OPEN_STATUSES):
+        return 0
     level = registry.campaign(ref.campaign).config.stop.force_tolerance_ev_per_angstrom
     records = [each for each in registry.proposals(ref.campaign) if each.round < round and each.status in OPEN_STATUSES]
     open_labels = {record.label_id for record in records}
