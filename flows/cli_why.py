@@ -82,7 +82,7 @@ def one_fact(registry: "Registry", campaign: str, proposal_id: int) -> dict[str,
 
 def proposal_facts(record: "ProposalRecord") -> dict[str, Any]:
     """The figures of one proposal; None where nothing is known. `error`: what its label revealed."""
-    from alloop.proposals.explain import revealed
+    from alloop.proposals.revealed import revealed
 
     proposal, known = record.proposal, record.proposal.why
     found = revealed(proposal, record.energy, record.forces)

@@ -144,8 +144,9 @@ def _propose_next(registry: Registry, ref: CampaignRef, round: int, result: Prob
             trajectories=result.trajectories,
             reactions=config.system.reactions,
             is_duplicate=known.contains,
-            size=max(batch_size(registry, ref.campaign, result.report) - waiting, 0),
+            size=max(batch_size(registry, ref.campaign, result.report) - len(waiting), 0),
             expected_cost=None if costs is None else costs.expected,
+            waiting=waiting,
         )
         proposals = propose_batch(committee, task, config.proposals, seed=config.seed, round=round) if task.size else []
         proposals = explained(committee, calibration, proposals, training_set.train)

@@ -1,7 +1,6 @@
-"""Why a proposal: what the committee that made it knew of it, and the error that its label revealed.
+"""Why a proposal: what the committee that made it knew of it, stored with it in `Proposal.why`.
 
-What is known when a proposal is made is stored with it, in `Proposal.why`; what its label revealed follows from that and the
-label, and is not stored. Keys of `why` that `explained` adds to accepted proposals:
+Keys that `explained` adds to accepted proposals:
 
 nearest: {"structure_id", "distance", "rmsd_angstrom"}   training structure nearest in the committee's features; the distance
                                                          as `alloop.committee.novelty` has it; Å where the atoms are the same
@@ -11,11 +10,10 @@ predicted_energy_ev, predicted_forces_ev_per_angstrom    [A, 3]: means of the co
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alloop.committee.calibration import CalibrationMap
 from alloop.committee.committee import Committee, CommitteePrediction
@@ -27,14 +25,6 @@ from alloop.training.training_set import LabeledStructure
 
 LEAST_TRAINING = 3  # structures, for a typical distance among them
 FORCE_DECIMALS = 4  # of eV/Å: far below any label's own error
-
-
-@dataclass(frozen=True)
-class Revealed:
-    """What a label revealed of the committee that asked for it: force RMSE in eV/Å, energy error (prediction - label) in eV."""
-
-    force_rmse: float
-    energy_error: float
 
 
 def explained(
@@ -53,15 +43,6 @@ def explained(
             facts[index]["nearest"] = _neighbor(accepted[index], known[place], float(distance))
     following = iter(facts)
     return [replace(each, why={**each.why, **next(following)}) if each.rejection is None else each for each in proposals]
-
-
-def revealed(proposal: Proposal, energy: float | None, forces: NDArray[np.float64] | None) -> Revealed | None:
-    """The error of what was predicted for `proposal` against its label (eV; [A, 3] eV/Å); None where either is missing."""
-    predicted = proposal.why.get("predicted_forces_ev_per_angstrom")
-    if predicted is None or forces is None or energy is None:
-        return None
-    errors = np.asarray(predicted, dtype=np.float64) - forces
-    return Revealed(float(np.sqrt(np.mean(np.square(errors)))), float(proposal.why["predicted_energy_ev"]) - energy)
 
 
 def _predicted(predicted: CommitteePrediction, calibration: CalibrationMap, index: int) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from alloop.proposals.explain import Revealed, revealed
 from alloop.proposals.proposal import Rejection, Strategy
+from alloop.proposals.revealed import Revealed, revealed
 from alloop.registry.records import ProposalRecord
 from alloop.report.data import ReportData
 from alloop.report.drawing import attack_pictures

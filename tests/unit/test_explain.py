@@ -9,9 +9,10 @@ from alloop.committee.calibration import CalibrationMap
 from alloop.committee.committee import Committee
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import fit_scaling
-from alloop.proposals.explain import explained, revealed
+from alloop.proposals.explain import explained
 from alloop.proposals.proposal import Proposal, Rejection, Strategy
 from alloop.proposals.rescore import became_certain
+from alloop.proposals.revealed import revealed
 from alloop.sections import ModelConfig
 from alloop.structures.align import rmsd
 from alloop.structures.structure import Structure
