@@ -1,4 +1,4 @@
-"""What a label revealed: it follows from the label and from what `explain` stored with the proposal, and is not stored itself."""
+"""What a label revealed: it follows from the label and what `explain` stored with the proposal, and is not stored itself."""
 
 from dataclasses import dataclass
 
