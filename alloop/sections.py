@@ -246,6 +246,12 @@ class ProposalConfig(Section):
     calibration_fraction: float = Field(
         default=0.3, ge=0.05, le=0.5, description="of each batch, drawn at random, never by score"
     )
+    awaited_fraction: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="of a batch, for whose labels the next model waits; the others stay in the queue and are scored anew",
+    )
     attack: AttackConfig = Field(default=AttackConfig(), description="adversarial attacks")
     dynamics: DynamicsConfig = Field(default=DynamicsConfig(), description="committee dynamics")
     selection: SelectionConfig = Field(default=SelectionConfig(), description="what makes a batch of candidates")

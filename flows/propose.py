@@ -6,6 +6,7 @@ from typing import Any
 from alloop.campaign.decide import decide
 from alloop.campaign.state import Decision
 from alloop.config import CampaignConfig
+from alloop.proposals.explain import explained
 from alloop.proposals.initial import MIN_STRUCTURES, initial_proposals
 from alloop.proposals.probe import ProbeResult, probe
 from alloop.proposals.proposal import Proposal, Strategy
@@ -16,6 +17,7 @@ from flows.assess import calibration_of, committee_of, posterior_of, round_repor
 from flows.batch import batch_size, cost_model
 from flows.evaluation import evaluation_proposals
 from flows.progress import Step
+from flows.rescore import withdraw_certain
 from flows.settings import Settings, load_settings
 from flows.steps import metered, step
 from flows.wiring import CampaignRef, open_registry
@@ -132,24 +134,28 @@ def _decide(registry: Registry, ref: CampaignRef, round: int, result: ProbeResul
 
 
 def _propose_next(registry: Registry, ref: CampaignRef, round: int, result: ProbeResult) -> None:
-    """Choose the batch and queue it, in one transaction."""
+    """Withdraw what became certain while it waited; choose the rest of the batch and queue it, in one transaction."""
     voice = Step(ref.campaign, round, "propose")
     config = registry.campaign(ref.campaign).config
     record = posterior_of(registry, ref, round)
     training_set = registry.training_set(record.training_set)
     costs = cost_model(registry, ref.campaign)
-    known = duplicate_index(config.proposals, _known(registry, ref))
-    task = ProposalTask(
-        training_set=training_set,
-        trajectories=result.trajectories,
-        reactions=config.system.reactions,
-        is_duplicate=known.contains,
-        size=batch_size(registry, ref.campaign, result.report),
-        expected_cost=None if costs is None else costs.expected,
-    )
     with metered(registry, ref, round, "propose"):
-        committee = committee_of(record, calibration_of(registry, record))
-        proposals = propose_batch(committee, task, config.proposals, seed=config.seed, round=round)
+        calibration = calibration_of(registry, record)
+        committee = committee_of(record, calibration)
+        waiting = withdraw_certain(registry, ref, round, committee)
+        known = duplicate_index(config.proposals, _known(registry, ref))
+        task = ProposalTask(
+            training_set=training_set,
+            trajectories=result.trajectories,
+            reactions=config.system.reactions,
+            is_duplicate=known.contains,
+            size=max(batch_size(registry, ref.campaign, result.report) - len(waiting), 0),
+            expected_cost=None if costs is None else costs.expected,
+            waiting=waiting,
+        )
+        proposals = propose_batch(committee, task, config.proposals, seed=config.seed, round=round) if task.size else []
+        proposals = explained(committee, calibration, proposals, training_set.train)
     registry.propose(ref.campaign, round, proposals, config.labeler)
     accepted = sum(proposal.rejection is None for proposal in proposals)
     voice.say(f"{accepted} structures to label, {len(proposals) - accepted} rejected")

@@ -24,7 +24,7 @@ class Strategy(Enum):
 
 
 class Rejection(Enum):
-    """Why a proposal was not sent to a labeler; the value is the sentence people read."""
+    """Why a proposal was not labeled; the value is the sentence people read."""
 
     OVERLAP = "two atoms are closer than their covalent radii allow"
     FRAGMENT = "the molecule fell apart"
@@ -32,6 +32,7 @@ class Rejection(Enum):
     FAILED = "the uncertainty is above the upper trust level: the model knows nothing here"
     DUPLICATE = "the same geometry is already known, or was proposed before in this round"
     NOT_SELECTED = "others in the pool told more"
+    WITHDRAWN = "the model became certain of it before it was labeled"
 
 
 @dataclass(frozen=True)

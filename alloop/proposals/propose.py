@@ -24,7 +24,7 @@ DISCARDED_FRACTION = 0.5  # of each trajectory: frames that still remember their
 class ProposalTask:
     """What a batch is made from: the labels so far, the probe's trajectories, and how to tell a known geometry.
 
-    `expected_cost`: core-seconds of a label, or None where cost does not count.
+    `expected_cost`: core-seconds of a label, or None where cost does not count; `waiting`: what is labeled beside the batch.
     """
 
     training_set: TrainingSet
@@ -33,6 +33,7 @@ class ProposalTask:
     is_duplicate: Callable[[Structure], bool]
     size: int
     expected_cost: Callable[[Structure], float] | None = None
+    waiting: tuple[Structure, ...] = ()
 
     @property
     def lowest_energy(self) -> float:
@@ -219,7 +220,7 @@ def _chosen(
         return list(fresh)
     candidates = _candidates([fresh[index] for index in open_places], task)
     labeled = [item.structure for item in task.training_set.train]
-    picked = choose(committee, candidates, count, config.selection, labeled=labeled, beside=beside)
+    picked = choose(committee, candidates, count, config.selection, labeled=labeled, beside=[*task.waiting, *beside])
     rank = {open_places[place]: position for position, place in enumerate(picked)}
     for index in rank:
         batch.add(fresh[index].structure)

@@ -41,6 +41,18 @@ def same_molecules(a: Structure, others: Sequence[Structure], tolerance: float) 
     return same
 
 
+def rmsd(a: Structure, b: Structure) -> float:
+    """Root mean square deviation in Å of two molecules after the best translation and proper rotation, atoms as given.
+
+    Raises ValueError where the atoms of `b` are not those of `a` in the same order.
+    """
+    if not np.array_equal(a.numbers, b.numbers):
+        raise ValueError("a deviation needs the same atoms in the same order")
+    target = a.positions - a.positions.mean(axis=0)
+    moving = b.positions - b.positions.mean(axis=0)
+    return float(np.sqrt(((target - moving @ _kabsch(target, moving)) ** 2).sum(axis=1).mean()))
+
+
 def same_molecule(a: Structure, b: Structure, tolerance: float) -> bool:
     """`same_molecules` of two."""
     return bool(same_molecules(a, [b], tolerance)[0])
