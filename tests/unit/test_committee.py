@@ -125,7 +125,7 @@ def test_attacks_climb_and_stay_within_the_clamp(committee, training_set):
 
 
 def test_attacks_side_by_side_equal_attacks_alone(committee, training_set, monkeypatch):
-    monkeypatch.setattr("alloop.proposals.adversarial.START_NOISE_ANGSTROM", 0.0)
+    monkeypatch.setattr("alloop.proposals.attack_coordinates.START_NOISE_ANGSTROM", 0.0)
     seeds = [item.structure for item in training_set.train[:3]]
     short = ATTACK.model_copy(update={"steps": 8})
     together = attack(committee, seeds, short, seed=1, round=1)
