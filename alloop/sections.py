@@ -199,9 +199,12 @@ class InitialConfig(Section):
 
 
 class CollectiveVariable(Section):
-    """One internal coordinate of a molecule by its atoms, counted from 0; what lies beyond its last bond moves (method 4.2)."""
+    """A list: internal coordinates of a molecule, each by its atoms, counted from 0. What lies beyond the bond moves (method 4.2).
 
-    name: str | None = Field(default=None, min_length=1, max_length=64, description="what the report calls it")
+    An entry has one of `dihedral`, `angle`, `distance`.
+    """
+
+    name: str | None = Field(default=None, max_length=64, description="what the report calls it")
     dihedral: tuple[AtomIndex, AtomIndex, AtomIndex, AtomIndex] | None = Field(
         default=None, description="four atoms in a chain of bonds: what lies beyond the middle bond turns about it"
     )

@@ -140,6 +140,7 @@ def _propose_next(registry: Registry, ref: CampaignRef, round: int, result: Prob
         is_duplicate=known.contains,
         size=batch_size(registry, ref.campaign, result.report),
         expected_cost=None if costs is None else costs.expected,
+        starts=tuple(registry.start_structures(ref.campaign)),
     )
     with metered(registry, ref, round, "propose"):
         committee = committee_of(record, calibration_of(registry, record))

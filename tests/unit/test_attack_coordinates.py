@@ -10,6 +10,7 @@ import torch
 
 from alloop.config import parse_config
 from alloop.errors import ConfigError
+from alloop.proposals.attack_check import check_attack
 from alloop.proposals.attack_coordinates import Coordinates, measured
 from alloop.sections import AttackConfig
 from alloop.structures.bonds import bonds
@@ -184,3 +185,11 @@ def test_the_campaign_file_says_what_does_not_fit(attack):
         parse_config(values)
     assert refused.value.wanted
     assert refused.value.do
+
+
+def test_a_strain_needs_a_cell():
+    check_attack(AttackConfig(strain=0.02), CELL)
+    with pytest.raises(ConfigError, match="strain"):
+        check_attack(AttackConfig(strain=0.02), ETHANOL)
+    with pytest.raises(ConfigError, match="atom 20"):
+        check_attack(AttackConfig(variables=[{"distance": (0, 20)}]), ETHANOL)
