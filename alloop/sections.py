@@ -199,10 +199,8 @@ class InitialConfig(Section):
 
 
 class CollectiveVariable(Section):
-    """A list: internal coordinates of a molecule, each by its atoms, counted from 0. What lies beyond the bond moves (method 4.2).
-
-    An entry has one of `dihedral`, `angle`, `distance`.
-    """
+    """A list of internal coordinates of a molecule, each one of `dihedral`, `angle`, `distance` with its atoms, counted from 0.
+    What lies beyond the bond moves (method 4.2)."""
 
     name: str | None = Field(default=None, max_length=64, description="what the report calls it")
     dihedral: tuple[AtomIndex, AtomIndex, AtomIndex, AtomIndex] | None = Field(

@@ -6,7 +6,7 @@ a singular or overlapping geometry starts anew with more noise. Neither changes 
 another's numbers, and each has a random stream of its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alloop.committee.committee import Committee
+from alloop.proposals.ascent import Ascent
 from alloop.proposals.attack_coordinates import Coordinates
 from alloop.proposals.attack_listing import Listing
 from alloop.proposals.attack_objective import Height, height
@@ -23,14 +24,12 @@ from alloop.rng import numpy_stream
 from alloop.sections import AttackConfig
 from alloop.structures.structure import Structure
 
-ADAM_BETAS = (0.9, 0.999)
-ADAM_EPSILON = 1e-8
 RISE = 0.01  # of the objective, a logarithm: less than one part in a hundred is no progress
 RESTARTS = 2
 NOISE_GROWTH = 3.0  # at each new start: from nearly the same point it would run into the same wall
 DECIMALS = 6  # of Å, as of proposals: a cell differs in the last bit from run to run, and identities must not
-# A core is fastest on programs that stay in its cache; a GPU takes all at once.
-EDGES_AT_ONCE_CPU = 4_000
+# Pairs of atoms, members together: a core is fastest on programs that stay in its cache. A GPU takes all attacks at once.
+EDGES_AT_ONCE_CPU = 2_600
 
 Array = NDArray[np.float64]
 
@@ -78,8 +77,8 @@ def attack(
     """
     bonded = list(seeds if references is None else references)
     runs = [_Run(each, bonded[index], numpy_stream(seed, "attack", round, index)) for index, each in enumerate(seeds)]
-    for together in _chunks(runs, committee.parameters.device.type):
-        _Climb(committee, together, config).run()
+    if runs:
+        _Climb(committee, runs, config).run()
     return [run.attack() for run in runs]
 
 
@@ -130,6 +129,11 @@ class _Run:
         self.best, self.level, self.risen = -1, -np.inf, 0
 
     @property
+    def edges(self) -> int:
+        """About so many pairs of atoms: all of them is the most a molecule has."""
+        return self.seed.n_atoms * min(self.seed.n_atoms, 64)
+
+    @property
     def _path(self) -> tuple[list, ...]:
         return self.objectives, self.sigmas, self.energies, self.positions, self.cells
 
@@ -154,43 +158,56 @@ class _Run:
 
 
 class _Climb:
-    """Some attacks in one tensor program: `values` [S, D] with Adam's moments and `counts` of steps, a row each."""
+    """Attacks in one tensor program, a row for each that is under way; others wait until there is room."""
 
     def __init__(self, committee: Committee, runs: list[_Run], config: AttackConfig) -> None:
-        self.committee, self.config, self.runs = committee, config, runs
+        self.committee, self.config = committee, config
+        self.runs: list[_Run] = []
+        self.waiting = runs[::-1]
         self.width = max(run.seed.n_atoms for run in runs)
-        self._arrange()
-        self.values = torch.stack([self.coordinates.start(row, run.stream) for row, run in enumerate(runs)])
-        self.first, self.second = torch.zeros_like(self.values), torch.zeros_like(self.values)
-        self.counts = self.values.new_zeros(len(runs), 1)
-
-    def _arrange(self) -> None:
-        """Coordinates and neighbours of those that are still under way."""
-        seeds = [run.seed for run in self.runs]
-        self.coordinates = Coordinates(
-            seeds,
-            self.config,
-            like=self.committee.parameters,
-            references=[run.reference for run in self.runs],
-            width=self.width,
-        )
-        self.borders = np.cumsum([seed.n_atoms for seed in seeds])[:-1]
-        self.listing = Listing(self.committee, seeds)
+        on_cpu = committee.parameters.device.type == "cpu"
+        self.room = EDGES_AT_ONCE_CPU / committee.size if on_cpu else np.inf
+        self._admit()
+        self.ascent = Ascent.at(torch.stack([self.coordinates.start(row, run.stream) for row, run in enumerate(self.runs)]))
 
     def run(self) -> None:
         """Until every attack has its outcome."""
         while self.runs:
-            values = self.values.requires_grad_()
+            values = self.ascent.values.detach().requires_grad_()
             positions, cells = self.coordinates.place(values)
             batch = self.listing.at(positions, cells)
             found = height(self.committee, batch, values, self.config)
             sound = self._sound(found, self.listing.apart(batch))
-            self.values = values.detach()
             self._record(found, sound, positions.detach(), cells.detach())
-            self._step(found.gradient.nan_to_num(0.0, 0.0, 0.0))
+            self.ascent = self.ascent.stepped(found.gradient.nan_to_num(0.0, 0.0, 0.0), self.coordinates.settings)
             self._restart(sound)
-            if any(run.outcome is not None for run in self.runs):
-                self._drop_ended()
+            self._replace_ended()
+
+    def _admit(self) -> None:
+        """As many of the waiting as there is room for; coordinates and neighbours of all that are under way."""
+        taken = sum(run.edges for run in self.runs)
+        while self.waiting and (not self.runs or taken + self.waiting[-1].edges <= self.room):
+            self.runs.append(self.waiting.pop())
+            taken += self.runs[-1].edges
+        if self.runs:
+            seeds, references = [run.seed for run in self.runs], [run.reference for run in self.runs]
+            self.coordinates = Coordinates(
+                seeds, self.config, like=self.committee.parameters, references=references, width=self.width
+            )
+            self.borders = np.cumsum([seed.n_atoms for seed in seeds])[:-1]
+            self.listing = Listing(self.committee, seeds)
+
+    def _replace_ended(self) -> None:
+        """Those that ended cost nothing more; waiting ones take their places."""
+        kept = [row for row, run in enumerate(self.runs) if run.outcome is None]
+        if len(kept) == len(self.runs):
+            return
+        self.runs, self.ascent = [self.runs[row] for row in kept], self.ascent.rows(kept)
+        self._admit()
+        new = range(len(kept), len(self.runs))
+        if new:
+            starts = torch.stack([self.coordinates.start(row, self.runs[row].stream) for row in new])
+            self.ascent = self.ascent.joined(Ascent.at(starts))
 
     @staticmethod
     def _sound(found: Height, apart: Tensor) -> NDArray[np.bool_]:
@@ -208,42 +225,12 @@ class _Climb:
             else:
                 run.die()
 
-    def _step(self, gradient: Tensor) -> None:
-        """Adam, uphill (Kingma and Ba 2015), within the clamp."""
-        settings, (one, two) = self.coordinates.settings, ADAM_BETAS
-        self.counts = self.counts + 1
-        self.first = one * self.first + (1 - one) * gradient
-        self.second = two * self.second + (1 - two) * gradient**2
-        mean, square = self.first / (1 - one**self.counts), self.second / (1 - two**self.counts)
-        moved = self.values + settings.rate * mean / (square.sqrt() + ADAM_EPSILON)
-        self.values = moved.clamp(-settings.clamp, settings.clamp)
-
     def _restart(self, sound: NDArray[np.bool_]) -> None:
-        for row in np.flatnonzero(~sound):
-            run = self.runs[row]
-            if run.outcome is None:
-                self.values[row] = self.coordinates.start(int(row), run.stream, NOISE_GROWTH**run.restarts)
-                self.first[row], self.second[row], self.counts[row] = 0.0, 0.0, 0.0
-
-    def _drop_ended(self) -> None:
-        kept = [row for row, run in enumerate(self.runs) if run.outcome is None]
-        self.runs = [self.runs[row] for row in kept]
-        rows = torch.tensor(kept, dtype=torch.long, device=self.values.device)
-        self.values, self.first, self.second, self.counts = (
-            each.index_select(0, rows) for each in (self.values, self.first, self.second, self.counts)
-        )
-        if self.runs:
-            self._arrange()
-
-
-def _chunks(runs: list[_Run], device: str) -> Iterator[list[_Run]]:
-    """Neighbouring attacks together, as many as are fastest at once."""
-    at_once = EDGES_AT_ONCE_CPU if device == "cpu" else np.inf
-    first, edges = 0, 0
-    for index, run in enumerate(runs):
-        own = run.seed.n_atoms * min(run.seed.n_atoms, 64)
-        if index > first and edges + own > at_once:
-            yield runs[first:index]
-            first, edges = index, 0
-        edges += own
-    yield runs[first:]
+        """New values for those that died and have starts left, by Adam's first step again."""
+        again = [int(row) for row in np.flatnonzero(~sound) if self.runs[row].outcome is None]
+        if again:
+            values = self.ascent.values.clone()
+            for row in again:
+                run = self.runs[row]
+                values[row] = self.coordinates.start(row, run.stream, NOISE_GROWTH**run.restarts)
+            self.ascent = self.ascent.restarted(again, values)
