@@ -15,6 +15,7 @@ from alloop.proposals.attack_listing import Listing
 from alloop.proposals.attack_objective import height
 from alloop.sections import AttackConfig, ModelConfig
 from alloop.structures.structure import Structure
+from benchmarks.attacks import SEED, one_at_a_time
 
 MODEL = ModelConfig(channels=4, layers=2, l_max=1, radial_hidden=(8,), readout_hidden=4, noise_hidden=(4,), cutoff_angstrom=4.0)
 PEROXIDE = Structure.molecule([8, 8, 1, 1], [[0, 0.73, -0.05], [0, -0.73, -0.05], [0.84, 0.88, 0.42], [-0.84, -0.88, 0.42]])
@@ -116,6 +117,15 @@ def test_the_end_is_the_highest_point_and_its_figures_are_its_own():
         assert each.sigmas[-1] == pytest.approx(committee.force_scale * predicted.force_sigma[0], rel=1e-6)
         assert each.energies[-1] == pytest.approx(predicted.energy[0], rel=1e-9)
         np.testing.assert_allclose(each.positions[-1], each.end.positions)
+
+
+def test_the_published_recipe_passes_the_same_points():
+    """What the benchmark times beside ours: one seed, the members looped, torch's Adam."""
+    committee, config = committee_of(PEROXIDE), AttackConfig(steps=4, patience=4, learning_rate_angstrom=0.02)
+    (ours,) = attack(committee, [PEROXIDE], config, seed=SEED, round=0)
+    for steps in (1, 3):
+        (delta,) = one_at_a_time(committee, [PEROXIDE], config.model_copy(update={"steps": steps}))
+        np.testing.assert_allclose(PEROXIDE.positions + delta[0].numpy(), ours.positions[steps], atol=1e-9)
 
 
 def test_attacks_that_end_early_do_not_change_the_others():
