@@ -1,5 +1,6 @@
 """What attacks move: branches beyond a bond turn as in ASE, only they move, and what cannot be moved is refused."""
 
+import re
 from pathlib import Path
 
 import ase
@@ -7,6 +8,7 @@ import ase.build
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from alloop.config import parse_config
 from alloop.errors import ConfigError
@@ -19,8 +21,8 @@ from alloop.structures.convert import read_structures
 from alloop.structures.structure import Structure
 
 LIKE = torch.zeros((), dtype=torch.float64)
-# Ethanol of the examples: C 0, C 1, O 2, hydrogens 3 to 8.
-ETHANOL = read_structures(Path(__file__).parents[2] / "examples" / "ethanol.xyz")[0][0]
+ROOT = Path(__file__).parents[2]
+ETHANOL = read_structures(ROOT / "examples" / "ethanol.xyz")[0][0]
 SILICON = ase.build.bulk("Si", cubic=True)
 CELL = Structure(SILICON.numbers, SILICON.positions, SILICON.cell.array, (True, True, True), 0, 1)
 BONDED = {tuple(pair) for pair in bonds(ETHANOL).tolist()}
@@ -193,3 +195,14 @@ def test_a_strain_needs_a_cell():
         check_attack(AttackConfig(strain=0.02), ETHANOL)
     with pytest.raises(ConfigError, match="atom 20"):
         check_attack(AttackConfig(variables=[{"distance": (0, 20)}]), ETHANOL)
+
+
+def test_the_page_declares_what_can_be_moved():
+    """The campaign files of docs/proposals.md: variables of the example molecule, and the strain of a cell."""
+    page = (ROOT / "docs" / "proposals.md").read_text(encoding="utf-8")
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    common = {"name": "page", "system": {"structure": "ethanol.xyz"}, "labeler": "scripted"}
+    attacks = [parse_config(common | block).proposals.attack for block in blocks if "attack" in block["proposals"]]
+    assert [(len(each.variables), each.strain > 0) for each in attacks] == [(0, False), (2, False), (0, True)]
+    for each in attacks:
+        check_attack(each, CELL if each.strain else ETHANOL)
