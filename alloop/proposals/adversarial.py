@@ -29,7 +29,7 @@ RESTARTS = 2
 NOISE_GROWTH = 3.0  # at each new start: from nearly the same point it would run into the same wall
 DECIMALS = 6  # of Å, as of proposals: a cell differs in the last bit from run to run, and identities must not
 # Pairs of atoms, members together: a core is fastest on programs that stay in its cache. A GPU takes all attacks at once.
-EDGES_AT_ONCE_CPU = 2_600
+EDGES_AT_ONCE_CPU = 5_200
 
 Array = NDArray[np.float64]
 

@@ -69,11 +69,11 @@ class Coordinates:
         self.rank = torch.as_tensor(np.concatenate([np.arange(size) for size in sizes]), device=like.device)
         self.positions = like.new_tensor(np.concatenate([seed.positions for seed in seeds]))
         self.cells = like.new_tensor(np.stack([seed.cell for seed in seeds]))
+        self.settings = self._settings()
         bonded = seeds if references is None else references
         self.variables = [self._variable(bonded, number) for number in range(self.n_variables)]
 
-    @property
-    def settings(self) -> Settings:
+    def _settings(self) -> Settings:
         config, counts = self.config, (self.n_variables, self._n_strain, 3 * self.width * self.displaced)
         angular = [variable.kind != "distance" for variable in config.variables]
 
