@@ -3,8 +3,8 @@
 Both climb log sigma_F^2 - E_mean / kT of the campaign's own network by Adam, through the double backward pass, from the same
 seeds, in float32 on one thread. The recipe (Schwalbe-Koda et al. 2021) asks one member after the other for the forces of one
 geometry, then takes one gradient. Its time is that of one seed, times the number of seeds: it does the same for each. Both take
-fewer steps here than a campaign's 60; each step costs the same, and no attack ends early. Times are seconds of the one core: what
-a step takes on the clock where nothing else runs.
+fewer steps here than a campaign's 60; each step costs the same, and no attack ends early. Times are seconds of the one core,
+which are those of the clock where nothing else runs.
 """
 
 import time
