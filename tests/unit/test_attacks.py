@@ -220,3 +220,17 @@ def test_no_neighbor_is_missed_while_a_cell_moves():
         kept = committee.potential(committee.parameters, listing.at(positions, cells)).energy
         fresh = committee.predict([SILICON.with_positions(positions.numpy(), cells[0].numpy())])
         np.testing.assert_allclose(kept.numpy(), fresh.member_energies, rtol=1e-9)
+
+
+def test_numbers_that_are_not_finite_stay_with_their_attack():
+    """A straight angle has no plane to turn in: that attack dies, its neighbour passes what it passes alone."""
+    committee = committee_of(PEROXIDE)
+    straight = PEROXIDE.with_positions([[0, 0.73, 0], [0, -0.73, 0], [0, 1.7, 0], [-0.84, -0.88, 0.42]])
+    config = AttackConfig(steps=4, variables=[{"angle": (1, 0, 2)}])
+    seeds, bonded = [PEROXIDE, straight], [PEROXIDE] * 2
+    sound, dead = attack(committee, seeds, config, seed=1, round=1, references=bonded)
+    (alone,) = attack(committee, seeds[:1], config, seed=1, round=1, references=bonded[:1])
+    assert dead.outcome is Outcome.DEAD
+    assert dead.end == straight
+    np.testing.assert_allclose(sound.positions, alone.positions, atol=1e-9)
+    np.testing.assert_allclose(sound.sigmas, alone.sigmas, rtol=1e-9)
