@@ -18,6 +18,9 @@ from alloop.labels.level_of_theory import SHORT_NAMES, LevelOfTheory
 MAX_CHARGE = 1000
 Widths = tuple[Annotated[int, Field(ge=1, le=1024)], ...]
 Temperatures = tuple[Annotated[float, Field(gt=0)], ...]
+AtomIndex = Annotated[int, Field(ge=0)]
+VariableKind = Literal["dihedral", "angle", "distance"]
+VARIABLE_KINDS: tuple[VariableKind, ...] = ("dihedral", "angle", "distance")
 _LEVELS: TypeAdapter[LevelOfTheory] = TypeAdapter(LevelOfTheory)
 
 
@@ -195,14 +198,93 @@ class InitialConfig(Section):
     )
 
 
-class AttackConfig(Section):
-    """Adversarial attacks: climbing the committee's uncertainty (method 4)."""
+class CollectiveVariable(Section):
+    """A list of internal coordinates of a molecule, each one of `dihedral`, `angle`, `distance` with its atoms, counted from 0.
+    What lies beyond the bond moves (method 4.2)."""
 
-    seeds: int = Field(default=32, ge=1, description="training structures attacked in a round")
-    steps: int = Field(default=60, ge=1, description="steps of an attack")
-    learning_rate_angstrom: float = Field(default=0.01, gt=0, description="of Adam on the displacements")
-    clamp_angstrom: float = Field(default=0.5, gt=0, description="largest displacement of an atom from the seed")
+    name: str | None = Field(default=None, max_length=64, description="what the report calls it")
+    dihedral: tuple[AtomIndex, AtomIndex, AtomIndex, AtomIndex] | None = Field(
+        default=None, description="four atoms in a chain of bonds: what lies beyond the middle bond turns about it"
+    )
+    angle: tuple[AtomIndex, AtomIndex, AtomIndex] | None = Field(
+        default=None, description="three atoms in a chain of bonds: what lies beyond the second bond turns in the plane"
+    )
+    distance: tuple[AtomIndex, AtomIndex] | None = Field(
+        default=None, description="two bonded atoms, or atoms of two molecules: what lies beyond moves along the line"
+    )
+
+    @model_validator(mode="after")
+    def _is_one_coordinate(self) -> Self:
+        given = [kind for kind in VARIABLE_KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ConfigError(
+                f"one of {', '.join(f'`{kind}`' for kind in VARIABLE_KINDS)} in each entry of proposals.attack.variables",
+                ", ".join(given) or "none of them",
+                "write one entry for each variable, for example `- dihedral: [0, 1, 2, 3]`",
+            )
+        if len(set(self.atoms)) < len(self.atoms):
+            raise ConfigError(f"different atoms in {self.label}", f"{list(self.atoms)}", "name each atom once, counted from 0")
+        return self
+
+    @property
+    def kind(self) -> VariableKind:
+        return next(kind for kind in VARIABLE_KINDS if getattr(self, kind) is not None)
+
+    @property
+    def atoms(self) -> tuple[int, ...]:
+        return getattr(self, self.kind)
+
+    @property
+    def label(self) -> str:
+        """Its name, or for example `dihedral 0-1-2-3`."""
+        return self.name or f"{self.kind} {'-'.join(map(str, self.atoms))}"
+
+
+class AttackConfig(Section):
+    """Adversarial attacks: climbing the committee's uncertainty (method 4). They move every atom, unless collective `variables`
+    are declared; then only these."""
+
+    objective: Literal["force_variance", "energy_variance", "stress_variance", "bald"] = Field(
+        default="force_variance",
+        description="what is climbed: the members' variance, or bald: what a label would tell of the model, from forces",
+    )
+    seeds: int = Field(default=32, ge=1, description="structures attacked in a round")
+    seeds_from: tuple[Literal["training", "trajectories", "starts"], ...] = Field(
+        default=("training",),
+        min_length=1,
+        description="where they come from, taken in turn: training set, frames of the probe, start structures (conformers)",
+    )
+    steps: int = Field(default=60, ge=1, description="most steps of an attack")
+    patience: int = Field(default=15, ge=1, description="an attack ends when its objective has not risen for so many steps")
+    learning_rate_angstrom: float = Field(default=0.01, gt=0, description="of Adam on displacements, and on distances")
+    clamp_angstrom: float = Field(default=0.5, gt=0, description="largest displacement of an atom, or change of a distance")
     thermal_energy_ev: float = Field(default=0.2, gt=0, description="kT of the plausibility weight, on the total energy")
+    variables: tuple[CollectiveVariable, ...] = Field(
+        default=(), description="dihedrals, angles and distances that attacks move in place of single atoms, for molecules"
+    )
+    learning_rate_degrees: float = Field(default=2.0, gt=0, description="of Adam on dihedrals and angles")
+    clamp_degrees: float = Field(default=180.0, gt=0, le=180.0, description="largest change of a dihedral or an angle")
+    strain: float = Field(default=0.0, ge=0, le=0.2, description="largest strain of a cell; 0: the cell keeps its shape")
+    learning_rate_strain: float = Field(default=0.002, gt=0, description="of Adam on the strain")
+    displace: bool = Field(default=True, description="false: atoms move with the strained cell only")
+
+    @model_validator(mode="after")
+    def _moves_fit_together(self) -> Self:
+        if self.strain == 0 and (not self.displace or self.objective == "stress_variance"):
+            came = "displace: false" if not self.displace else "objective: stress_variance"
+            raise ConfigError(
+                f"proposals.attack.strain above 0 for `{came}`", f"strain: {self.strain:g}", "set `strain`, for example 0.03"
+            )
+        if self.strain > 0 and self.variables:
+            raise ConfigError(
+                "proposals.attack with `strain`, for cells, or `variables`, for molecules",
+                f"strain: {self.strain:g} and {len(self.variables)} variables",
+                "take out one of the two",
+            )
+        labels = [variable.label for variable in self.variables]
+        if len(set(labels)) < len(labels):
+            raise ConfigError("each of proposals.attack.variables once", ", ".join(labels), "take out the double one")
+        return self
 
 
 class DynamicsConfig(Section):

@@ -40,6 +40,7 @@ UNITS = {
     "_hartree": "Hartree",
     "_kelvin": "K",
     "_angstrom": "Å",
+    "_degrees": "degrees",
     "_per_fs": "1/fs",
     "_fs": "fs",
     "_core_hours": "core-hours",

@@ -153,6 +153,7 @@ def _propose_next(registry: Registry, ref: CampaignRef, round: int, result: Prob
             size=max(batch_size(registry, ref.campaign, result.report) - len(waiting), 0),
             expected_cost=None if costs is None else costs.expected,
             waiting=waiting,
+            starts=tuple(registry.start_structures(ref.campaign)),
         )
         proposals = propose_batch(committee, task, config.proposals, seed=config.seed, round=round) if task.size else []
         proposals = explained(committee, calibration, proposals, training_set.train)

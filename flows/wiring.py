@@ -11,6 +11,7 @@ from alloop.config import CampaignConfig, load_config
 from alloop.errors import ConfigError, InputError, MissingExtraError
 from alloop.labels.labeler import Availability
 from alloop.labels.level_of_theory import LevelOfTheory
+from alloop.proposals.attack_check import check_attack
 from alloop.proposals.initial import MIN_STRUCTURES
 from alloop.registry.registry import Registry
 from alloop.structures.convert import read_structures
@@ -84,6 +85,7 @@ def prepared(file: Path, settings: Settings) -> Prepared:
         require_labeler(config.prior.level)
         levels.append(config.prior.level)
     for structure in start:
+        check_attack(config.proposals.attack, structure)
         for level in levels:
             check_request(structure, level)
     return Prepared(config, tuple(start), read, found, ref_of(file, config, settings))

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from alloop.committee.committee import Committee
-from alloop.proposals.adversarial import Attack, attack
+from alloop.proposals.adversarial import attack
+from alloop.proposals.attack_proposals import attack_seeds, proposal_of, references, with_path
 from alloop.proposals.choose import Candidates, choose
 from alloop.proposals.dynamics import Trajectory
 from alloop.proposals.proposal import Proposal, Rejection, Strategy
@@ -22,7 +23,8 @@ DISCARDED_FRACTION = 0.5  # of each trajectory: frames that still remember their
 
 @dataclass(frozen=True)
 class ProposalTask:
-    """What a batch is made from: the labels so far, the probe's trajectories, and how to tell a known geometry.
+    """What a batch is made from: the labels so far, the probe's trajectories, how to tell a known geometry, the start
+    structures of the campaign.
 
     `expected_cost`: core-seconds of a label, or None where cost does not count; `waiting`: what is labeled beside the batch.
     """
@@ -34,6 +36,7 @@ class ProposalTask:
     size: int
     expected_cost: Callable[[Structure], float] | None = None
     waiting: tuple[Structure, ...] = ()
+    starts: tuple[Structure, ...] = ()
 
     @property
     def lowest_energy(self) -> float:
@@ -60,10 +63,18 @@ def propose_batch(committee: Committee, task: ProposalTask, config: ProposalConf
     from_attacks, from_dynamics = shares[config.strategy]
     proposals = list(calibration)
     if from_attacks:
-        seeds = _attack_seeds(task, config, generator)
-        attacks = attack(committee, seeds, config.attack, seed=seed, round=round)
-        pool = [_screened(_from_attack(each), each.seed, task, config) for each in attacks]
-        proposals += _chosen(committee, _distinct(pool, task, batch, config), from_attacks, task, config, batch)
+        sources = {
+            "training": [item.structure for item in task.training_set.train],
+            "trajectories": [frame.structure for frame in frames if frame.rejection is None],
+            "starts": task.starts,
+        }
+        seeds = attack_seeds(sources, config.attack, generator)
+        bonded = references(seeds, task.starts)
+        attacks = attack(committee, seeds, config.attack, seed=seed, round=round, references=bonded)
+        ends = [proposal_of(each, config.attack, task.training_set.train) for each in attacks]
+        pool = [_screened(end, each.seed, task, config) for end, each in zip(ends, attacks, strict=True)]
+        chosen = _chosen(committee, _distinct(pool, task, batch, config), from_attacks, task, config, batch)
+        proposals += [with_path(end, each, config.attack) for end, each in zip(chosen, attacks, strict=True)]
     accepted = sum(each.rejection is None for each in proposals)
     if from_dynamics or accepted < task.size:
         known = {each.structure for each in proposals}
@@ -148,29 +159,6 @@ def _random_frames(
             batch.add(frame.structure)
             chosen.append(replace(frame, strategy=Strategy.RANDOM, purpose=purpose))
     return chosen
-
-
-def _attack_seeds(task: ProposalTask, config: ProposalConfig, generator: np.random.Generator) -> list[Structure]:
-    """Training structures at random."""
-    train = task.training_set.train
-    return [train[index].structure for index in generator.permutation(len(train))[: config.attack.seeds]]
-
-
-def _from_attack(each: Attack) -> Proposal:
-    finite = np.isfinite(each.sigmas)
-    return Proposal(
-        structure=each.end,
-        strategy=Strategy.ADVERSARIAL,
-        purpose=Purpose.TRAIN,
-        score=float(each.sigmas[-1]) if finite.all() else None,
-        rejection=None if finite.all() else Rejection.FAILED,
-        parent_id=each.seed.structure_id,
-        why={
-            "predicted_energy_ev": float(each.energies[-1]) if finite.all() else None,
-            "steps": len(each.sigmas),
-            "sigma_path_ev_per_angstrom": [round(float(value), 5) for value in each.sigmas[finite]],
-        },
-    )
 
 
 def _before_disagreement(frames: Sequence[Proposal], task: ProposalTask, config: ProposalConfig) -> list[Proposal]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 ROOMS = [
+    "alloop.proposals.attack_check",
     "alloop.proposals.initial",
     "alloop.proposals.screen",
     "alloop.proposals.select",

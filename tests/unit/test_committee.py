@@ -1,5 +1,6 @@
 """A committee is its members: mean, spread and noise; attacks climb the spread; dynamics keep the temperature."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,8 @@ from ase import units as ase_units
 
 from alloop.committee.committee import Committee
 from alloop.posterior.run import SamplingJob, sample_posterior
-from alloop.proposals.adversarial import attack
+from alloop.proposals.adversarial import Attack, Outcome, attack
+from alloop.proposals.attack_proposals import attack_seeds, proposal_of, with_path
 from alloop.proposals.dynamics import run_dynamics
 from alloop.proposals.probe import probe
 from alloop.proposals.proposal import Rejection, Strategy
@@ -125,7 +127,7 @@ def test_attacks_climb_and_stay_within_the_clamp(committee, training_set):
 
 
 def test_attacks_side_by_side_equal_attacks_alone(committee, training_set, monkeypatch):
-    monkeypatch.setattr("alloop.proposals.adversarial.START_NOISE_ANGSTROM", 0.0)
+    monkeypatch.setattr("alloop.proposals.attack_coordinates.START_NOISE_ANGSTROM", 0.0)
     seeds = [item.structure for item in training_set.train[:3]]
     short = ATTACK.model_copy(update={"steps": 8})
     together = attack(committee, seeds, short, seed=1, round=1)
@@ -242,6 +244,53 @@ def test_every_selection_fills_the_batch_and_ranks_it(committee, training_set, m
     assert len({each.structure for each in accepted}) == len(accepted) == CONFIG.batch
     ranks = [each.why["rank"] for each in accepted if each.purpose is Purpose.TRAIN and each.strategy is Strategy.DYNAMICS]
     assert sorted(ranks) == list(range(1, len(ranks) + 1))
+
+
+def test_attacks_say_how_they_went(committee, training_set):
+    proposals = [each for each in proposed(committee, training_set) if each.strategy is Strategy.ADVERSARIAL]
+    assert {each.rejection is None for each in proposals} == {True, False}
+    energies = np.array([item.energy for item in training_set.train])
+    for each in proposals:
+        why = each.why
+        assert why["sigma_path_ev_per_angstrom"][-1] == pytest.approx(each.score, abs=1e-5)
+        assert why["energy_above_lowest_ev"] == pytest.approx(why["predicted_energy_ev"] - energies.min())
+        kt = ATTACK.thermal_energy_ev
+        wanted = np.exp(-why["energy_above_lowest_ev"] / kt) / np.exp(-(energies - energies.min()) / kt).sum()
+        assert why["boltzmann_weight"] == pytest.approx(wanted)
+        assert ("path_positions_angstrom" in why) == (each.rejection is None), "paths are kept of what is labeled"
+        if each.rejection is None:
+            np.testing.assert_allclose(why["path_positions_angstrom"][-1], each.structure.positions, atol=1e-4)
+            assert len(why["path_steps"]) == len(why["path_positions_angstrom"]) <= 12
+            assert why["path_steps"][-1] == len(why["energy_path_ev"]) - 1 == len(why["sigma_path_ev_per_angstrom"]) - 1
+
+
+def test_seeds_come_from_the_declared_sources_in_turn():
+    molecules = [Structure.molecule([8, 1, 1], WATER + shift) for shift in range(9)]
+    sources = {"training": molecules[:2], "trajectories": molecules[2:6], "starts": molecules[6:]}
+
+    def chosen(*names, seeds=5):
+        config = AttackConfig(seeds=seeds, seeds_from=names)
+        return [molecules.index(each) for each in attack_seeds(sources, config, np.random.default_rng(1))]
+
+    assert sorted(chosen("training")) == [0, 1], "no more than there are"
+    mixed = chosen("starts", "training", "trajectories")
+    assert [index >= 6 for index in mixed] == [True, False, False, True, False]
+    assert {mixed[1], mixed[4]} == {0, 1}
+    assert len(set(chosen("training", "training", seeds=9))) == 2, "none twice"
+
+
+def test_the_path_of_twenty_atoms_is_small():
+    """What a label's row holds: below 10 kB."""
+    generator = np.random.default_rng(1)
+    positions = generator.normal(0, 5.0, (60, 20, 3))
+    seed, end = (Structure.molecule([6] * 20, each) for each in (positions[0], positions[-1]))
+    item = LabeledStructure("label", seed, -1234.5, np.zeros((20, 3)), None, Purpose.TRAIN)
+    sigmas, energies = generator.random(60), -1234.5 + generator.random(60)
+    found = Attack(seed, end, sigmas, energies, positions, 60, 0, Outcome.STEPS)
+    config = AttackConfig()
+    proposal = with_path(proposal_of(found, config, [item]), found, config)
+    assert len(json.dumps(proposal.why)) < 10_000
+    np.testing.assert_allclose(proposal.why["path_positions_angstrom"][0], positions[0], atol=1e-4)
 
 
 def test_proposals_are_the_same_again(committee, training_set):

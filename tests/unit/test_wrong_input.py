@@ -101,6 +101,22 @@ ROWS = {
         2,
         ("no options of the sampler", "new_label_share: 0.4"),
     ),
+    "a variable of atoms that are not there": (
+        {"more": "proposals: {attack: {variables: [{angle: [1, 0, 3]}]}}"},
+        2,
+        ("atoms 0 to 2 in angle 1-0-3", "atom 3"),
+    ),
+    "a variable of atoms that are not bonded": (
+        {"more": "proposals: {attack: {variables: [{angle: [0, 1, 2]}]}}"},
+        2,
+        ("atoms 1 and 2 are not bonded", "atom 1 is bonded to 0"),
+    ),
+    "a variable that is misspelt": (
+        {"more": "proposals: {attack: {variables: [{angel: [1, 0, 2]}]}}"},
+        2,
+        ("'proposals.attack.variables.0.angel' is not one", "did you mean 'angle'?"),
+    ),
+    "a strain without a cell": ({"more": "proposals: {attack: {strain: 0.02}}"}, 2, ("periodic in three directions",)),
     "labels of a prior that needs none": ({"more": "prior: {from: other, labels: 9}"}, 2, ("`labels` goes with a level",)),
 }
 
