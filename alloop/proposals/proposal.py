@@ -19,6 +19,7 @@ class Strategy(Enum):
     INITIAL = "initial"  # thermal displacements of the start structures, before any model
     ADVERSARIAL = "adversarial"  # climbing the committee's uncertainty
     DYNAMICS = "dynamics"  # committee dynamics, stopped by disagreement
+    BIASED = "biased"  # committee dynamics drawn to disagreement
     RANDOM = "random"  # frames of committee dynamics at random times: the control
     LABELER_DYNAMICS = "labeler-dynamics"  # dynamics under the true labeler: evaluation only
 

@@ -8,10 +8,12 @@ import numpy as np
 from alloop.committee.committee import Committee
 from alloop.proposals.adversarial import Attack, attack
 from alloop.proposals.choose import Candidates, choose
-from alloop.proposals.dynamics import Trajectory
+from alloop.proposals.dynamics import Trajectory, run_dynamics
+from alloop.proposals.explore import Judge, TrustLevels, candidates, explore
+from alloop.proposals.probe import FRAMES_PER_TRAJECTORY
 from alloop.proposals.proposal import Proposal, Rejection, Strategy
 from alloop.proposals.screen import screen
-from alloop.rng import numpy_stream
+from alloop.rng import numpy_stream, stream_seed
 from alloop.sections import ProposalConfig
 from alloop.structures.structure import Structure
 from alloop.training.training_set import Purpose, TrainingSet
@@ -43,30 +45,36 @@ def propose_batch(committee: Committee, task: ProposalTask, config: ProposalConf
 
     `config.calibration_fraction` of the batch are frames of committee dynamics drawn at random, by no score: exchangeable
     with what the potential will meet there, so intervals fitted on them are honest. The rest is for training, by strategy;
-    places that attacks leave open are filled from the dynamics.
+    places that are left open are filled from the probe. `random` has plain dynamics of its own, made anew in each round: the
+    probe's streams are the same in each, and its frames would soon tell nothing new.
     """
     generator = numpy_stream(seed, "propose", round)
     frames = _dynamics_pool(task, config)
     held_out = max(round_half_up(config.calibration_fraction * task.size), 1)
-    calibration, taken = _random_frames(frames, held_out, task, generator, Purpose.CALIBRATION)
+    calibration = _random_frames(frames, held_out, task, generator, Purpose.CALIBRATION)
     wanted = task.size - held_out
     if config.strategy == "random":
-        training, _ = _random_frames([f for f in frames if f.structure not in taken], wanted, task, generator, Purpose.TRAIN)
-        return calibration + training
-    shares = {"adversarial": (wanted, 0), "dynamics": (0, wanted), "mixed": (wanted - wanted // 2, wanted // 2)}
-    from_attacks, from_dynamics = shares[config.strategy]
+        plain = _plain_dynamics(committee, task, config, seed=stream_seed(seed, "random", round))
+        return calibration + _random_frames(plain, wanted, task, generator, Purpose.TRAIN)
+    shares = {"adversarial": (wanted, 0), "mixed": (wanted - wanted // 2, wanted // 2)}
+    from_attacks, from_dynamics = shares.get(config.strategy, (0, wanted))
     proposals = list(calibration)
     if from_attacks:
-        seeds = _attack_seeds(task, config, generator)
+        seeds = _training_structures(task, generator, config.attack.seeds)
         attacks = attack(committee, seeds, config.attack, seed=seed, round=round)
         pool = [_screened(_from_attack(each), each.seed, task, config) for each in attacks]
         proposals += _chosen(committee, pool, from_attacks, task, config)
-    accepted = sum(each.rejection is None for each in proposals)
-    if from_dynamics or accepted < task.size:
+    if from_dynamics:
+        starts = _training_structures(task, generator, len(task.training_set.train))
+        pool = _explored(committee, starts, task, config, seed=seed, round=round)
+        beside = [each.structure for each in proposals if each.rejection is None]
+        proposals += _chosen(committee, pool, from_dynamics, task, config, beside)
+    beside = [each.structure for each in proposals if each.rejection is None]
+    missing = task.size - len(beside)
+    if missing > 0:
         known = {each.structure for each in proposals}
         uncertain = [frame for frame in _before_disagreement(frames, task, config) if frame.structure not in known]
-        beside = [each.structure for each in proposals if each.rejection is None]
-        proposals += _chosen(committee, uncertain, task.size - accepted, task, config, beside)
+        proposals += _chosen(committee, uncertain, missing, task, config, beside)
     return proposals
 
 
@@ -99,25 +107,53 @@ def _dynamics_pool(task: ProposalTask, config: ProposalConfig) -> list[Proposal]
     return pool
 
 
+def _plain_dynamics(committee: Committee, task: ProposalTask, config: ProposalConfig, *, seed: int) -> list[Proposal]:
+    """Frames as the probe's, at the declared temperature from training structures, by streams of this `seed`."""
+    starts = _training_structures(task, numpy_stream(seed, "starts"), config.dynamics.trajectories)
+    taken = [starts[index % len(starts)] for index in range(config.dynamics.trajectories)]
+    frames = min(FRAMES_PER_TRAJECTORY, config.dynamics.trajectory_steps)
+    trajectories = run_dynamics(committee, taken, config.dynamics, seed=seed, frames=frames)
+    return _dynamics_pool(replace(task, trajectories=tuple(trajectories)), config)
+
+
+def _explored(
+    committee: Committee, starts: Sequence[Structure], task: ProposalTask, config: ProposalConfig, *, seed: int, round: int
+) -> list[Proposal]:
+    """Candidates of the exploration, screened. The probe says what is a usual uncertainty this round."""
+    biased = config.strategy == "biased"
+    sigmas = np.concatenate([each.sigmas for each in task.trajectories])
+    lower = config.dynamics.trust_lower_ev_per_angstrom
+    usual = max(float(np.median(sigmas)), lower) if len(sigmas) else lower
+    upper = min(config.trust_upper_ev_per_angstrom, config.dynamics.stop_ratio * usual)
+    levels = TrustLevels(lower, upper, _judge(task, config))
+    found = explore(committee, starts, config.dynamics, levels, biased=biased, seed=seed, round=round)
+    return candidates(found, levels, Strategy.BIASED if biased else Strategy.DYNAMICS)
+
+
+def _judge(task: ProposalTask, config: ProposalConfig) -> Judge:
+    def judge(frame: Structure, start: Structure, energy: float, sigma: float | None) -> Rejection | None:
+        return screen(
+            frame,
+            start=start,
+            predicted_energy_above_lowest_ev_per_atom=(energy - task.lowest_energy) / frame.n_atoms,
+            sigma=sigma,
+            config=config,
+            reactions=task.reactions,
+        )
+
+    return judge
+
+
 def _screened(proposal: Proposal, start: Structure, task: ProposalTask, config: ProposalConfig) -> Proposal:
     if proposal.rejection is not None:
         return proposal
-    structure = proposal.structure
-    above = (proposal.why["predicted_energy_ev"] - task.lowest_energy) / structure.n_atoms
-    rejection = screen(
-        structure,
-        start=start,
-        predicted_energy_above_lowest_ev_per_atom=above,
-        sigma=proposal.score,
-        config=config,
-        reactions=task.reactions,
-    )
-    return replace(proposal, rejection=rejection)
+    energy = proposal.why["predicted_energy_ev"]
+    return replace(proposal, rejection=_judge(task, config)(proposal.structure, start, energy, proposal.score))
 
 
 def _random_frames(
     frames: Sequence[Proposal], count: int, task: ProposalTask, generator: np.random.Generator, purpose: Purpose
-) -> tuple[list[Proposal], set[Structure]]:
+) -> list[Proposal]:
     """`count` frames in random order, the unphysical and the known passed over."""
     chosen: list[Proposal] = []
     for index in generator.permutation(len(frames)):
@@ -126,13 +162,13 @@ def _random_frames(
             break
         if frame.rejection is None and not task.is_duplicate(frame.structure):
             chosen.append(replace(frame, strategy=Strategy.RANDOM, purpose=purpose))
-    return chosen, {each.structure for each in chosen}
+    return chosen
 
 
-def _attack_seeds(task: ProposalTask, config: ProposalConfig, generator: np.random.Generator) -> list[Structure]:
-    """Training structures at random."""
+def _training_structures(task: ProposalTask, generator: np.random.Generator, count: int) -> list[Structure]:
+    """At most `count`, at random."""
     train = task.training_set.train
-    return [train[index].structure for index in generator.permutation(len(train))[: config.attack.seeds]]
+    return [train[index].structure for index in generator.permutation(len(train))[:count]]
 
 
 def _from_attack(each: Attack) -> Proposal:

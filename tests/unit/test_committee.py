@@ -10,10 +10,12 @@ from ase import units as ase_units
 from alloop.committee.committee import Committee
 from alloop.posterior.run import SamplingJob, sample_posterior
 from alloop.proposals.adversarial import attack
-from alloop.proposals.dynamics import run_dynamics
+from alloop.proposals.dynamics import Replicas, run_dynamics
 from alloop.proposals.probe import probe
 from alloop.proposals.proposal import Rejection, Strategy
 from alloop.proposals.propose import ProposalTask, propose_batch
+from alloop.proposals.surfaces import MemberSurface
+from alloop.proposals.thermostats import Langevin, Rows
 from alloop.sections import AttackConfig, DynamicsConfig, ModelConfig, PosteriorConfig, ProposalConfig, SelectionConfig
 from alloop.structures.fingerprint import DuplicateIndex
 from alloop.structures.structure import Structure
@@ -171,13 +173,13 @@ def test_each_trajectory_follows_its_member(committee):
 
 def test_one_step_of_dynamics_is_newtons(committee):
     """Without friction, BAOAB is velocity Verlet: total energy of the member's own surface is kept."""
-    config = DYNAMICS.model_copy(update={"friction_per_fs": 1e-12, "trajectory_steps": 60, "timestep_fs": 0.25})
-    from alloop.proposals.dynamics import _Stepper
-
-    stepper = _Stepper(committee, [Structure.molecule([8, 1, 1], WATER)], config, seed=5)
+    config = DYNAMICS.model_copy(update={"timestep_fs": 0.25})
+    rows = Rows((Structure.molecule([8, 1, 1], WATER),), np.array([config.temperature_kelvin]))
+    langevin = Langevin(rows, [np.random.default_rng(5)], timestep_fs=config.timestep_fs, friction_per_fs=1e-12)
+    stepper = Replicas(rows, MemberSurface(committee, 1), langevin, timestep_fs=config.timestep_fs)
 
     def total() -> float:
-        kinetic = 0.5 * float((stepper.masses * stepper.velocities**2).sum())
+        kinetic = 0.5 * float((rows.masses * stepper.velocities**2).sum())
         return kinetic + float(stepper.energies[0])
 
     before = total()
@@ -196,7 +198,7 @@ def proposed(committee, training_set, **options):
     return propose_batch(committee, task, config, seed=1, round=1)
 
 
-@pytest.mark.parametrize("strategy", ["mixed", "adversarial", "dynamics", "random"])
+@pytest.mark.parametrize("strategy", ["mixed", "adversarial", "dynamics", "biased", "random"])
 def test_a_batch_has_its_size_and_its_held_out_share(committee, training_set, strategy):
     proposals = proposed(committee, training_set, strategy=strategy)
     accepted = [each for each in proposals if each.rejection is None]
@@ -209,6 +211,7 @@ def test_a_batch_has_its_size_and_its_held_out_share(committee, training_set, st
         "mixed": {Strategy.ADVERSARIAL, Strategy.DYNAMICS},
         "adversarial": {Strategy.ADVERSARIAL},
         "dynamics": {Strategy.DYNAMICS},
+        "biased": {Strategy.BIASED},
         "random": {Strategy.RANDOM},
     }
     assert kinds == expected[strategy]
