@@ -53,7 +53,7 @@ def run_dynamics(
 ) -> list[Trajectory]:
     """BAOAB Langevin dynamics (Leimkuhler and Matthews 2013) from every start at `config.temperature_kelvin`.
 
-    Trajectory r is driven by member r modulo K. `frames` are recorded at equal distances over `trajectory_steps`. Velocities and
+    Trajectory r follows member r modulo K. `frames` are recorded at equal distances over `trajectory_steps`. Velocities and
     noise come from the stream ("dynamics", trajectory) of `seed`.
     """
     rows = Rows(tuple(starts), np.full(len(starts), config.temperature_kelvin))
@@ -96,10 +96,14 @@ class Replicas:
             self.positions[place] = start.positions
             self.velocities[place] = self.thermostat.start(row, start.positions)
             self.surface.start(row)
-        if starts:
-            if self.tabled:
-                self._list_neighbors()  # positions jump, and a cell may be another one
-            self.forces, self.energies = self.surface.evaluate(self.positions)
+        if not starts:
+            return
+        if self.tabled:
+            self._list_neighbors()  # positions jump, and a cell may be another one
+        forces, energies = self.surface.evaluate(self.positions)
+        for row in starts:
+            place = self.rows.of(row)
+            self.forces[place], self.energies[row] = forces[place], energies[row]
 
     def current(self) -> list[Structure | None]:
         """All structures as they are now; None for one that has left all numbers that make sense."""

@@ -17,14 +17,14 @@ from alloop.proposals.dynamics import Record, Replicas
 from alloop.proposals.probe import FRAMES_PER_TRAJECTORY
 from alloop.proposals.proposal import Proposal, Rejection, Strategy
 from alloop.proposals.surfaces import BiasedSurface, MemberSurface
-from alloop.proposals.thermostats import Langevin, NoseHoover, Rows
+from alloop.proposals.thermostats import Langevin, NoseHoover, Rows, Thermostat
 from alloop.rng import numpy_stream
 from alloop.sections import DynamicsConfig
 from alloop.structures.structure import Structure
 from alloop.training.training_set import Purpose
 
 Judge = Callable[[Structure, Structure, float, float | None], Rejection | None]
-THERMOSTATS = {"langevin": Langevin, "nose_hoover": NoseHoover}
+THERMOSTATS: dict[str, type[Thermostat]] = {"langevin": Langevin, "nose_hoover": NoseHoover}
 
 
 class Ending(Enum):
@@ -38,8 +38,10 @@ class Ending(Enum):
 
 @dataclass(frozen=True)
 class TrustLevels:
-    """`lower` and `upper` in eV/Å of calibrated epistemic sigma; `judge`(frame, start, energy in eV, sigma or None): why a frame
-    must not be labeled, or None; without a sigma, why it is unphysical."""
+    """`lower` and `upper` in eV/Å of calibrated epistemic sigma.
+
+    `judge`(frame, start, energy in eV, sigma): why a frame must not be labeled, or None; without a sigma, why it is unphysical.
+    """
 
     lower: float
     upper: float
@@ -177,8 +179,11 @@ class _Explorer:
 
 
 def candidates(explorations: Sequence[Exploration], levels: TrustLevels, strategy: Strategy) -> list[Proposal]:
-    """Frames to choose from, none accepted yet: those above the lower level; the last one of a trajectory that ended unphysical,
-    with its reason; and, marked `forced`, the most uncertain one of a trajectory that stayed below for its whole length."""
+    """Frames to choose from, none accepted yet.
+
+    These are those above the lower level; the last one of a trajectory that ended unphysical, with its reason; and, marked
+    `forced`, the most uncertain one of a trajectory that stayed below for its whole length.
+    """
     pool: list[Proposal] = []
     for number, each in enumerate(explorations):
         above = [visit for visit in each.visits if visit.sigma > levels.lower]

@@ -34,15 +34,18 @@ class Surface(ABC):
     def evaluate(self, positions: Array) -> tuple[Array, Array]:
         """Forces [A, 3] in eV/Å and energies [R] in eV at `positions` [A, 3]."""
 
+    @abstractmethod
     def start(self, row: int) -> None:
         """Forget what was of trajectory `row`."""
 
+    @abstractmethod
     def advance(self) -> None:
         """A step was taken to where was evaluated last."""
 
 
 class MemberSurface(Surface):
-    """Trajectory r follows member r modulo K: together they are dynamics averaged over the posterior, at 1/K of the mean's cost.
+    """Trajectory r follows member r modulo K. Together they are dynamics averaged over the posterior, for 1/K of what the mean
+    would cost.
 
     A hole in the surface of one member is found by those it drives; the mean would have hidden it.
     """
@@ -50,6 +53,12 @@ class MemberSurface(Surface):
     def __init__(self, committee: Committee, rows: int) -> None:
         super().__init__(committee)
         self.members = min(committee.size, rows)
+
+    def start(self, row: int) -> None:
+        """Nothing is remembered."""
+
+    def advance(self) -> None:
+        """Nothing is remembered."""
 
     def list_neighbors(self, structures: Sequence[Structure], *, skin_angstrom: float) -> None:
         groups = [range(member, len(structures), self.members) for member in range(self.members)]
@@ -79,7 +88,7 @@ class BiasedSurface(Surface):
         F = F_mean + tau grad sigma_E,      grad sigma_E = - sum_m d_m (F_m - F_mean) / ((K - 1) sigma_E),
 
     of energies and forces alone. tau = `ratio` <|F_mean|> / <|grad sigma_E|>, norms over the atoms of a trajectory, averages
-    of its own, exponential over `SMOOTHING_STEPS`. The bias lies within relative motions: it neither shifts nor turns a molecule.
+    of its own, exponential over `SMOOTHING_STEPS`.
     """
 
     def __init__(self, committee: Committee, rows: int, *, ratio: float) -> None:

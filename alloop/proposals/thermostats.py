@@ -62,7 +62,7 @@ class Rows:
 
     def sums(self, values: Array) -> Array:
         """Sum over the atoms of each trajectory: [A] -> [R]."""
-        return np.bincount(self.owner, weights=values, minlength=len(self.starts))
+        return np.bincount(self.owner, weights=values, minlength=len(self.starts)).astype(np.float64)
 
     def of(self, row: int) -> slice:
         """The places of a trajectory's atoms."""
@@ -73,8 +73,11 @@ class Rows:
 class Thermostat(ABC):
     """Keeps each trajectory at its own temperature; draws from one stream a trajectory."""
 
-    def __init__(self, rows: Rows, streams: Sequence[np.random.Generator]) -> None:
+    def __init__(
+        self, rows: Rows, streams: Sequence[np.random.Generator], *, timestep_fs: float, friction_per_fs: float
+    ) -> None:
         self.rows, self.streams = rows, list(streams)
+        self.timestep_fs, self.friction_per_fs = timestep_fs, friction_per_fs
 
     def noise(self) -> Array:
         """Standard normal numbers [A, 3]."""
@@ -99,17 +102,12 @@ class Thermostat(ABC):
 class Langevin(Thermostat):
     """The O of BAOAB (Leimkuhler and Matthews 2013): v <- c v + sqrt(1 - c^2) sqrt(kT / m) R, c = exp(-friction dt)."""
 
-    def __init__(
-        self, rows: Rows, streams: Sequence[np.random.Generator], *, timestep_fs: float, friction_per_fs: float
-    ) -> None:
-        super().__init__(rows, streams)
-        self.decay = float(np.exp(-friction_per_fs * timestep_fs))
-
     def start(self, row: int, positions: Array) -> Array:
         return self.rows.thermal[self.rows.of(row)] * self.streams[row].normal(size=positions.shape)
 
     def middle(self, velocities: Array) -> Array:
-        return self.decay * velocities + np.sqrt(1.0 - self.decay**2) * self.rows.thermal * self.noise()
+        decay = float(np.exp(-self.friction_per_fs * self.timestep_fs))
+        return decay * velocities + np.sqrt(1.0 - decay**2) * self.rows.thermal * self.noise()
 
 
 class NoseHoover(Thermostat):
@@ -123,7 +121,7 @@ class NoseHoover(Thermostat):
     def __init__(
         self, rows: Rows, streams: Sequence[np.random.Generator], *, timestep_fs: float, friction_per_fs: float
     ) -> None:
-        super().__init__(rows, streams)
+        super().__init__(rows, streams, timestep_fs=timestep_fs, friction_per_fs=friction_per_fs)
         self.half = 0.5 * timestep_fs * ase_units.fs
         self.unit_mass = rows.kt * (ase_units.fs / friction_per_fs) ** 2  # [R]
         self.degrees = np.array([3.0 * size for size in rows.sizes])
@@ -150,9 +148,9 @@ class NoseHoover(Thermostat):
         rigid = rigid_motions(positions, turning=not self.rows.starts[row].is_periodic)
         weighted = (weights[:, :, None] * rigid).reshape(positions.size, -1)
         share, _, rank, _ = np.linalg.lstsq(weighted, (weights * drawn).reshape(-1), rcond=1e-6)
-        self.degrees[row] = positions.size - rank
+        self.degrees[row] = positions.size - int(rank)
         self.positions[:, row] = self.velocities[:, row] = 0.0
-        return drawn - rigid @ share
+        return drawn - (rigid @ share).reshape(positions.shape)
 
     def before(self, velocities: Array) -> Array:
         return self._half_step(velocities)
@@ -189,5 +187,5 @@ def rigid_motions(positions: Array, *, turning: bool) -> Array:
     if not turning:
         return shifts
     arms = positions - positions.mean(axis=0)
-    turns = np.stack([np.cross(axis, arms) for axis in np.eye(3)], axis=2)
+    turns = np.stack([np.asarray(np.cross(axis, arms), dtype=np.float64) for axis in np.eye(3)], axis=2)
     return np.concatenate([shifts, turns], axis=2)
