@@ -187,11 +187,17 @@ class PriorConfig(Section):
 
 
 class InitialConfig(Section):
-    """Round 0: thermal displacements of the start structures along a model Hessian, labeled before any model exists."""
+    """Round 0: displacements of the start structures, labeled before any model exists."""
 
     structures: int = Field(default=30, ge=4, description="labels of round 0, shared out among the start structures")
     temperatures_kelvin: Temperatures = Field(
-        default=(300.0, 600.0), min_length=1, description="of the displacements, taken in turn"
+        default=(300.0, 600.0), min_length=1, description="of thermal displacements, taken in turn"
+    )
+    method: Literal["thermal", "rattle"] = Field(
+        default="thermal", description="thermal: along the normal modes of a model Hessian; rattle: every coordinate at random"
+    )
+    rattle_angstrom: float = Field(
+        default=0.05, gt=0, le=0.5, description="of `method: rattle`: standard deviation of each coordinate"
     )
 
 

@@ -24,7 +24,7 @@ from flows.wiring import CampaignRef, open_registry
 
 @step("propose")
 def propose_initial(ref: CampaignRef, round: int) -> dict[str, Any]:
-    """Round 0: thermal displacements to learn from, and frames of labeler dynamics to measure on. Returns {"proposed"}."""
+    """Round 0: displacements to learn from, and frames of labeler dynamics to measure on. Returns {"proposed"}."""
     settings = load_settings()
     with open_registry(ref, settings) as registry:
         registry.begin_round(ref.campaign, round)
@@ -36,7 +36,7 @@ def propose_initial(ref: CampaignRef, round: int) -> dict[str, Any]:
         if Strategy.INITIAL not in made:
             proposals = initial_structures(config, start)
             registry.propose(ref.campaign, round, proposals, config.labeler)
-            Step(ref.campaign, round, "propose").say(f"{len(proposals)} thermal displacements of the start structure")
+            Step(ref.campaign, round, "propose").say(f"{len(proposals)} displacements of the start structure")
         return {"proposed": len(registry.proposals(ref.campaign, round))}
 
 
