@@ -148,6 +148,23 @@ def test_a_trajectory_ends_with_its_first_unphysical_frame(committee, starts):
     assert sum(each.rejection is not None for each in pool) == len(broken), "each is counted, with its reason"
 
 
+def test_atoms_that_leave_all_numbers_end_their_trajectory(committee, starts):
+    """An absurd temperature beside 300 K: one row is lost at every look, the other goes on."""
+    found = by_row(
+        explored(
+            committee,
+            starts,
+            exploration_temperatures_kelvin=(1e22, 300.0),
+            exploration_trajectories=2,
+            thermostat="nose_hoover",
+        )
+    )
+    assert [each.ending for each in found[0]] == [Ending.LOST] * 20
+    assert not candidates(found[0], levels(), Strategy.DYNAMICS)
+    assert [len(each.visits) for each in found[1]] == [20]
+    assert np.isfinite([visit.sigma for visit in found[1][0].visits]).all()
+
+
 def test_candidates_are_the_uncertain_and_one_of_each_confident_trajectory(committee, starts):
     found = explored(committee, starts)
     peaks = [max(visit.sigma for visit in each.visits) for each in found]
