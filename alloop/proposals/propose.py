@@ -46,7 +46,7 @@ def propose_batch(committee: Committee, task: ProposalTask, config: ProposalConf
     `config.calibration_fraction` of the batch are frames of committee dynamics drawn at random, by no score: exchangeable
     with what the potential will meet there, so intervals fitted on them are honest. The rest is for training, by strategy;
     places that are left open are filled from the probe. `random` has plain dynamics of its own, made anew in each round: the
-    probe's streams are the same in each, and its frames would soon tell nothing new.
+    probe's streams are the same in each, and its frames come close to those of the round before.
     """
     generator = numpy_stream(seed, "propose", round)
     frames = _dynamics_pool(task, config)
@@ -68,7 +68,7 @@ def propose_batch(committee: Committee, task: ProposalTask, config: ProposalConf
         starts = _training_structures(task, generator, len(task.training_set.train))
         pool = _explored(committee, starts, task, config, seed=seed, round=round)
         beside = [each.structure for each in proposals if each.rejection is None]
-        proposals += _chosen(committee, pool, from_dynamics, task, config, beside)
+        proposals += _chosen(committee, pool, task.size - len(beside), task, config, beside)
     beside = [each.structure for each in proposals if each.rejection is None]
     missing = task.size - len(beside)
     if missing > 0:

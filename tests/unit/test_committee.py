@@ -12,7 +12,7 @@ from alloop.posterior.run import SamplingJob, sample_posterior
 from alloop.proposals.adversarial import attack
 from alloop.proposals.dynamics import Replicas, run_dynamics
 from alloop.proposals.probe import probe
-from alloop.proposals.proposal import Rejection, Strategy
+from alloop.proposals.proposal import Proposal, Rejection, Strategy
 from alloop.proposals.propose import ProposalTask, propose_batch
 from alloop.proposals.surfaces import MemberSurface
 from alloop.proposals.thermostats import Langevin, Rows
@@ -189,13 +189,13 @@ def test_one_step_of_dynamics_is_newtons(committee):
     assert total() == pytest.approx(before, abs=3e-3)
 
 
-def proposed(committee, training_set, **options):
+def proposed(committee, training_set, round=1, **options):
     config = CONFIG.model_copy(update=options)
     starts = [item.structure for item in training_set.train[:3]]
     result = probe(committee, starts, config, reactions=False, lowest_energy=-100.0, seed=1)
     index = DuplicateIndex([item.structure for item in training_set.items], config.duplicate_rmsd_angstrom)
     task = ProposalTask(training_set, result.trajectories, False, index.contains, config.batch)
-    return propose_batch(committee, task, config, seed=1, round=1)
+    return propose_batch(committee, task, config, seed=1, round=round)
 
 
 @pytest.mark.parametrize("strategy", ["mixed", "adversarial", "dynamics", "biased", "random"])
@@ -245,6 +245,22 @@ def test_every_selection_fills_the_batch_and_ranks_it(committee, training_set, m
     assert len({each.structure for each in accepted}) == len(accepted) == CONFIG.batch
     ranks = [each.why["rank"] for each in accepted if each.purpose is Purpose.TRAIN and each.strategy is Strategy.DYNAMICS]
     assert sorted(ranks) == list(range(1, len(ranks) + 1))
+
+
+def test_the_control_has_new_dynamics_in_each_round(committee, training_set):
+    """Its training frames are plain dynamics at the declared temperature, never the probe's, whose streams are the same each time."""
+    rounds = [proposed(committee, training_set, round=round, strategy="random", batch=6) for round in (1, 2)]
+    trained = [{each.structure for each in one if each.purpose is Purpose.TRAIN} for one in rounds]
+    assert trained[0].isdisjoint(trained[1])
+    starts = [item.structure for item in training_set.train[:3]]
+    of_probe = run_dynamics(committee, [starts[index % 3] for index in range(6)], DYNAMICS, seed=1, frames=20)
+    frames = {Proposal(frame, Strategy.RANDOM, Purpose.TRAIN).structure for each in of_probe for frame in each.frames}
+    held_out = {each.structure for one in rounds for each in one if each.purpose is Purpose.CALIBRATION}
+    assert held_out <= frames
+    assert frames.isdisjoint(trained[0] | trained[1])
+    temperatures = {each.why["temperature_kelvin"] for one in rounds for each in one}
+    assert temperatures == {DYNAMICS.temperature_kelvin}
+    assert all("rank" not in each.why for one in rounds for each in one), "no score has a say"
 
 
 def test_proposals_are_the_same_again(committee, training_set):
