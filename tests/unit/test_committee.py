@@ -248,7 +248,7 @@ def test_every_selection_fills_the_batch_and_ranks_it(committee, training_set, m
 
 
 def test_the_control_has_new_dynamics_in_each_round(committee, training_set):
-    """Its training frames are plain dynamics at the declared temperature, never the probe's, whose streams are the same each time."""
+    """Its training frames are plain dynamics at the declared temperature, never the probe's, which repeat."""
     rounds = [proposed(committee, training_set, round=round, strategy="random", batch=6) for round in (1, 2)]
     trained = [{each.structure for each in one if each.purpose is Purpose.TRAIN} for one in rounds]
     assert trained[0].isdisjoint(trained[1])
