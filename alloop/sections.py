@@ -190,11 +190,17 @@ class PriorConfig(Section):
 
 
 class InitialConfig(Section):
-    """Round 0: thermal displacements of the start structures along a model Hessian, labeled before any model exists."""
+    """Round 0: displacements of the start structures, labeled before any model exists."""
 
     structures: int = Field(default=30, ge=4, description="labels of round 0, shared out among the start structures")
     temperatures_kelvin: Temperatures = Field(
-        default=(300.0, 600.0), min_length=1, description="of the displacements, taken in turn"
+        default=(300.0, 600.0), min_length=1, description="of thermal displacements, taken in turn"
+    )
+    method: Literal["thermal", "rattle"] = Field(
+        default="thermal", description="thermal: along the normal modes of a model Hessian; rattle: every coordinate at random"
+    )
+    rattle_angstrom: float = Field(
+        default=0.05, gt=0, le=0.5, description="of `method: rattle`: standard deviation of each coordinate"
     )
 
 
@@ -288,14 +294,34 @@ class AttackConfig(Section):
 
 
 class DynamicsConfig(Section):
-    """Committee dynamics: the probe, and the frames of it that are candidates (method 5.1, 5.5)."""
+    """Committee dynamics: the probe, and the exploration for candidates beside it (method 5.1, 5.2, 5.5)."""
 
     temperature_kelvin: float = Field(default=300.0, gt=0, description="the temperature the potential is for")
     timestep_fs: float = Field(default=0.5, gt=0, le=2.0, description="of every trajectory")
     friction_per_fs: float = Field(default=0.02, gt=0, description="of Langevin dynamics, that of the evaluation frames too")
     trajectories: int = Field(default=16, ge=2, description="trajectories of the probe")
     trajectory_steps: int = Field(default=200, ge=10, description="steps of each trajectory")
-    stop_ratio: float = Field(default=3.0, gt=1, description="a trajectory ends at this many times the median uncertainty")
+    stop_ratio: float = Field(
+        default=3.0,
+        gt=1,
+        description="a trajectory ends at this many times the probe's median uncertainty, or the lower trust level if higher",
+    )
+    trust_lower_ev_per_angstrom: float = Field(
+        default=0.05, gt=0, description="uncertainty below which a frame of the exploration needs no label"
+    )
+    exploration_trajectories: int | None = Field(
+        default=None, ge=1, description="rows of the exploration; as many as `trajectories` if left out"
+    )
+    exploration_steps: int | None = Field(default=None, ge=10, description="of each row; `trajectory_steps` if left out")
+    exploration_temperatures_kelvin: Temperatures | None = Field(
+        default=None, min_length=1, description="taken in turn by the rows; `temperature_kelvin` alone if left out"
+    )
+    thermostat: Literal["langevin", "nose_hoover"] = Field(
+        default="langevin", description="of the exploration; nose_hoover: chains of three, coupled as fast as the friction says"
+    )
+    bias_ratio: float = Field(
+        default=0.2, gt=0, le=1, description="of `strategy: biased`: size of the bias beside the force, on average"
+    )
 
 
 class SelectionConfig(Section):
@@ -316,9 +342,10 @@ class SelectionConfig(Section):
 class ProposalConfig(Section):
     """How the next structures are chosen (method 4 and 5)."""
 
-    strategy: Literal["mixed", "adversarial", "dynamics", "random"] = Field(
+    strategy: Literal["mixed", "adversarial", "dynamics", "biased", "random"] = Field(
         default="mixed",
-        description="mixed: attacks and committee dynamics, half each; random: dynamics frames by no score, the control",
+        description="mixed: attacks and committee dynamics, half each; biased: dynamics drawn to disagreement; "
+        "random: dynamics frames by no score, the control",
     )
     batch: int = Field(default=20, ge=2, description="labels a round")
     shrink_batch: bool = Field(

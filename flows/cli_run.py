@@ -21,6 +21,7 @@ class DemoStrategy(StrEnum):
     MIXED = "mixed"
     ADVERSARIAL = "adversarial"
     DYNAMICS = "dynamics"
+    BIASED = "biased"
     RANDOM = "random"
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from alloop.structures.structure import Structure
 
 TEMPLATES = Path(__file__).parent / "templates"
+# Of round 0 in a new campaign file; each start structure has its share.
+INITIAL_STRUCTURES = 30
+INITIAL_PER_START = 6
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -29,6 +32,7 @@ def init(
     name: Annotated[str, typer.Argument(help="The campaign's name; NAME.yaml is written.")],
     structure: Annotated[Path | None, typer.Option(help="Structure file: xyz, extxyz, cif, POSCAR; in Å.")] = None,
     smiles: Annotated[str | None, typer.Option(help="A molecule as SMILES instead of a file (needs RDKit).")] = None,
+    conformers: Annotated[int, typer.Option(min=1, max=50, help="Of --smiles: this many distinct ones to start from.")] = 1,
     length_unit: Annotated[str | None, typer.Option(help="Where the file is not in Å: bohr, nm, pm.")] = None,
     labeler: Annotated[str, typer.Option(help="xtb, gfn1, gfn2, pyscf, scripted.")] = "xtb",
     charge: Annotated[int | None, typer.Option(help="Total charge in e; what the file says, else 0.")] = None,
@@ -46,7 +50,16 @@ def init(
     if labeler not in SHORT_NAMES:
         raise ConfigError("a labeler", repr(labeler), nearest(labeler, SHORT_NAMES))
     _refuse_to_overwrite(target)
-    file, atoms = _start_structure(name, structure, smiles, length_unit, (charge, multiplicity))
+    if structure is not None and smiles is None:
+        if conformers > 1:
+            raise InputError("--conformers with --smiles", "with --structure", "put several structures into the file instead")
+        file, found = _given_structures(structure, length_unit, (charge, multiplicity))
+    elif smiles is not None and structure is None:
+        file, found = _made_structures(name, smiles, conformers)
+    else:
+        came = "neither" if structure is None else "both"
+        raise InputError("one of --structure FILE and --smiles STRING", came, "give one of them")
+    atoms = found[0]
     values = {
         "name": name,
         "seed": stream_seed(0, name) % 2**31,
@@ -56,14 +69,18 @@ def init(
         "spin_multiplicity": atoms.spin_multiplicity,
         "labeler": labeler,
         "evaluation": _evaluation_lines(labeler),
+        "initial_structures": max(INITIAL_STRUCTURES, INITIAL_PER_START * len(found)),
     }
     text = (TEMPLATES / "campaign.yaml").read_text(encoding="utf-8").format(**values)
     write_atomically(target, text.encode())
     config = load_config(target)
-    typer.echo(f"wrote {target}: {atoms.n_atoms} atoms, {config.labeler}")
-    found = availability(config.labeler)
-    if not found.available:
-        typer.echo(f"its program is not installed here: {found.reason}")
+    several = f"{len(found)} start structures, " if len(found) > 1 else ""
+    typer.echo(f"wrote {target}: {atoms.n_atoms} atoms, {several}{config.labeler}")
+    if smiles is not None and len(found) < conformers:
+        typer.echo(f"of {conformers} conformers wanted, {len(found)} are distinct")
+    program = availability(config.labeler)
+    if not program.available:
+        typer.echo(f"its program is not installed here: {program.reason}")
     typer.echo(f"next: alloop validate {target}")
 
 
@@ -72,33 +89,30 @@ def _refuse_to_overwrite(path: Path) -> None:
         raise InputError(f"to write {path}", "it is there already", "move it away, or choose another name")
 
 
-def _start_structure(
-    name: str,
-    structure: Path | None,
-    smiles: str | None,
-    length_unit: str | None,
-    electrons: tuple[int | None, int | None],
-) -> tuple[Path, "Structure"]:
-    """The structure file beside the campaign file, copied or made there if need be, and the atoms in it."""
-    from alloop.structures.convert import read_structures, write_structures
-    from alloop.structures.smiles import from_smiles
+def _given_structures(
+    structure: Path, length_unit: str | None, electrons: tuple[int | None, int | None]
+) -> tuple[Path, list["Structure"]]:
+    """The structure file beside the campaign file, copied there if need be, and what is in it."""
+    from alloop.structures.convert import read_structures
 
-    if (structure is None) == (smiles is None):
-        raise InputError(
-            "one of --structure FILE and --smiles STRING", "neither" if structure is None else "both", "give one of them"
-        )
-    if structure is not None:
-        charge, multiplicity = electrons
-        found, _ = read_structures(structure, length_unit=length_unit, total_charge=charge, spin_multiplicity=multiplicity)
-        beside = Path(structure.name)
-        if structure.absolute() != beside.absolute():
-            _refuse_to_overwrite(beside)
-            write_atomically(beside, structure.read_bytes())
-        return beside, found[0]
-    made = from_smiles(smiles or "", seed=1)
+    charge, multiplicity = electrons
+    found, _ = read_structures(structure, length_unit=length_unit, total_charge=charge, spin_multiplicity=multiplicity)
+    beside = Path(structure.name)
+    if structure.absolute() != beside.absolute():
+        _refuse_to_overwrite(beside)
+        write_atomically(beside, structure.read_bytes())
+    return beside, list(found)
+
+
+def _made_structures(name: str, smiles: str, conformers: int) -> tuple[Path, list["Structure"]]:
+    """The structure file made beside the campaign file, and what is in it."""
+    from alloop.structures.convert import write_structures
+    from alloop.structures.smiles import conformers_from_smiles, from_smiles
+
+    made = [from_smiles(smiles, seed=1)] if conformers == 1 else conformers_from_smiles(smiles, conformers, seed=1)
     beside = Path(f"{name}.xyz")
     _refuse_to_overwrite(beside)
-    write_structures(beside, [made])
+    write_structures(beside, made)
     return beside, made
 
 

@@ -8,9 +8,10 @@ from alloop.campaign.state import Decision
 from alloop.config import CampaignConfig
 from alloop.proposals.explain import explained
 from alloop.proposals.initial import MIN_STRUCTURES, initial_proposals
+from alloop.proposals.pools import ProposalTask
 from alloop.proposals.probe import ProbeResult, probe
 from alloop.proposals.proposal import Proposal, Strategy
-from alloop.proposals.propose import ProposalTask, duplicate_index, propose_batch
+from alloop.proposals.propose import duplicate_index, propose_batch
 from alloop.registry.registry import Registry
 from alloop.structures.structure import Structure
 from flows.assess import calibration_of, committee_of, posterior_of, round_report
@@ -25,7 +26,7 @@ from flows.wiring import CampaignRef, open_registry
 
 @step("propose")
 def propose_initial(ref: CampaignRef, round: int) -> dict[str, Any]:
-    """Round 0: thermal displacements to learn from, and frames of labeler dynamics to measure on. Returns {"proposed"}."""
+    """Round 0: displacements to learn from, and frames of labeler dynamics to measure on. Returns {"proposed"}."""
     settings = load_settings()
     with open_registry(ref, settings) as registry:
         registry.begin_round(ref.campaign, round)
@@ -37,7 +38,7 @@ def propose_initial(ref: CampaignRef, round: int) -> dict[str, Any]:
         if Strategy.INITIAL not in made:
             proposals = initial_structures(config, start)
             registry.propose(ref.campaign, round, proposals, config.labeler)
-            Step(ref.campaign, round, "propose").say(f"{len(proposals)} thermal displacements of the start structure")
+            Step(ref.campaign, round, "propose").say(f"{len(proposals)} displacements of the start structure")
         return {"proposed": len(registry.proposals(ref.campaign, round))}
 
 

@@ -7,6 +7,8 @@ internal coordinates have changed by that much, so that a turning methyl group k
 Cells: the cell keeps its shape and each atom is displaced by a Gaussian of variance kT / k_i, where k_i is a third of the trace
 of atom i's own block of the stretching Hessian, sum_j 0.45 rho_ij / 3 over neighbours and their images: an Einstein crystal of
 the same force field, held below the displacement at which crystals melt.
+
+With `method: rattle` every coordinate of every atom is displaced by a Gaussian of one width instead, bonds or none.
 """
 
 from collections.abc import Callable
@@ -58,24 +60,24 @@ def initial_proposals(
     seed: int,
     is_duplicate: Callable[[Structure], bool] | None = None,
 ) -> list[Proposal]:
-    """The start structure (to train on) and thermal ones, in all `config.structures`, or fewer where fewer are distinct.
+    """The start structure (to train on) and displaced ones, in all `config.structures`, or fewer where fewer are distinct.
 
-    Temperatures take turns. Of the thermal ones `calibration_fraction`, but at least `MIN_CALIBRATION` and at most half, are
+    Temperatures take turns. Of the displaced ones `calibration_fraction`, but at least `MIN_CALIBRATION` and at most half, are
     drawn at random for calibration. All pass the geometric screen and none is a duplicate of another or by `is_duplicate`.
     The same `seed` gives the same proposals. Raises `StructureError` if there are not `MIN_STRUCTURES`.
     """
-    thermal = _thermal_structures(start, config, seed, is_duplicate)
-    if len(thermal) + 1 < MIN_STRUCTURES:
+    displaced = _displaced_structures(start, config, seed, is_duplicate)
+    if len(displaced) + 1 < MIN_STRUCTURES:
         raise StructureError(
             f"at least {MIN_STRUCTURES - 1} distinct displacements of the start structure",
-            f"{len(thermal)} in {DRAWS_PER_STRUCTURE * config.structures} draws",
-            "a start structure of two or more atoms that stays whole at the temperatures of `initial`, and new to the registry",
+            f"{len(displaced)} in {DRAWS_PER_STRUCTURE * config.structures} draws",
+            "a start structure of two or more atoms that stays whole when displaced as `initial` says, and new to the registry",
         )
-    wanted = max(MIN_CALIBRATION, round(calibration_fraction * len(thermal)))
-    order = numpy_stream(seed, "initial-calibration").permutation(len(thermal))
-    held_out = set(order[: min(wanted, len(thermal) // 2)].tolist())
+    wanted = max(MIN_CALIBRATION, round(calibration_fraction * len(displaced)))
+    order = numpy_stream(seed, "initial-calibration").permutation(len(displaced))
+    held_out = set(order[: min(wanted, len(displaced) // 2)].tolist())
     proposals = [Proposal(start, Strategy.INITIAL, Purpose.TRAIN, why={"start": True})]
-    for index, (structure, temperature) in enumerate(thermal):
+    for index, (structure, facts) in enumerate(displaced):
         displacement = float(np.sqrt(np.mean(np.sum((structure.positions - start.positions) ** 2, axis=1))))
         proposals.append(
             Proposal(
@@ -83,18 +85,19 @@ def initial_proposals(
                 Strategy.INITIAL,
                 Purpose.CALIBRATION if index in held_out else Purpose.TRAIN,
                 parent_id=start.structure_id,
-                why={"temperature_kelvin": temperature, "displacement_angstrom": displacement},
+                why={**facts, "displacement_angstrom": displacement},
             )
         )
     return proposals
 
 
-def _thermal_structures(
+def _displaced_structures(
     start: Structure, config: InitialConfig, seed: int, is_duplicate: Callable[[Structure], bool] | None
-) -> list[tuple[Structure, float]]:
-    sample = cell_sampler(start) if start.is_periodic else molecule_sampler(start)
+) -> list[tuple[Structure, dict[str, float]]]:
+    """Distinct structures that pass the geometric screen, and how each was displaced."""
+    sample = _sampler(start, config)
     known = DuplicateIndex([start], DISTINCT_ANGSTROM)
-    accepted: list[tuple[Structure, float]] = []
+    accepted: list[tuple[Structure, dict[str, float]]] = []
     for draw in range(DRAWS_PER_STRUCTURE * config.structures):
         if len(accepted) == config.structures - 1:
             break
@@ -105,8 +108,15 @@ def _thermal_structures(
         if is_duplicate is not None and is_duplicate(structure):
             continue
         known.add(structure)
-        accepted.append((structure, temperature))
+        rattled = {"rattle_angstrom": config.rattle_angstrom}
+        accepted.append((structure, rattled if config.method == "rattle" else {"temperature_kelvin": temperature}))
     return accepted
+
+
+def _sampler(start: Structure, config: InitialConfig) -> Sampler:
+    if config.method == "rattle":
+        return lambda _, generator: start.positions + generator.normal(scale=config.rattle_angstrom, size=(start.n_atoms, 3))
+    return cell_sampler(start) if start.is_periodic else molecule_sampler(start)
 
 
 def molecule_sampler(start: Structure) -> Sampler:

@@ -16,9 +16,10 @@ POSITION_DECIMALS = 6  # of Å
 class Strategy(Enum):
     """Where a proposal comes from."""
 
-    INITIAL = "initial"  # thermal displacements of the start structures, before any model
+    INITIAL = "initial"  # displacements of the start structures, before any model
     ADVERSARIAL = "adversarial"  # climbing the committee's uncertainty
     DYNAMICS = "dynamics"  # committee dynamics, stopped by disagreement
+    BIASED = "biased"  # committee dynamics drawn to disagreement
     RANDOM = "random"  # frames of committee dynamics at random times: the control
     LABELER_DYNAMICS = "labeler-dynamics"  # dynamics under the true labeler: evaluation only
 

@@ -21,7 +21,7 @@ from alloop.training.training_set import Purpose
 
 Array = NDArray[np.float64]
 MOST_ROWS = 12
-PATH_KEYS = ("path_angstrom", "path_positions_angstrom")
+PATH_KEY = "path_positions_angstrom"
 _COLORS = (ORANGE, BLUE, TEAL, VIOLET, SAND, MUTED, GREY)
 
 
@@ -143,8 +143,7 @@ def _shown(record: ProposalRecord, structures: dict[str, Structure]) -> AttackSh
     """The path as it was kept; where it was not, only its ends."""
     why, end = record.proposal.why, record.proposal.structure
     sigmas, energies = _floats(why.get("sigma_path_ev_per_angstrom")), _floats(why.get("energy_path_ev"))
-    frames = next((why[key] for key in PATH_KEYS if why.get(key)), ())
-    kept = [np.asarray(frame, dtype=np.float64) for frame in frames]
+    kept = [np.asarray(frame, dtype=np.float64) for frame in why.get(PATH_KEY) or ()]
     parent = structures.get(record.proposal.parent_id or "")
     if len(kept) < 2 and parent is not None:
         kept = [parent.positions, end.positions]

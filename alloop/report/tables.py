@@ -28,6 +28,7 @@ STRATEGY_NAMES = {
     Strategy.INITIAL: "initial displacements",
     Strategy.ADVERSARIAL: "adversarial attacks",
     Strategy.DYNAMICS: "committee dynamics",
+    Strategy.BIASED: "biased dynamics",
     Strategy.RANDOM: "random frames",
     Strategy.LABELER_DYNAMICS: "labeler dynamics",
 }

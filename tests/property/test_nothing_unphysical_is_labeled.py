@@ -14,8 +14,9 @@ from alloop.errors import StructureError
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import fit_scaling
 from alloop.proposals.dynamics import Trajectory
+from alloop.proposals.pools import ProposalTask
 from alloop.proposals.proposal import Rejection, Strategy
-from alloop.proposals.propose import ProposalTask, duplicate_index, propose_batch
+from alloop.proposals.propose import duplicate_index, propose_batch
 from alloop.sections import ModelConfig, ProposalConfig
 from alloop.structures.fingerprint import same_geometry
 from alloop.structures.structure import Structure

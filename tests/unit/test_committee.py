@@ -12,10 +12,13 @@ from alloop.committee.committee import Committee
 from alloop.posterior.run import SamplingJob, sample_posterior
 from alloop.proposals.adversarial import Attack, Outcome, attack
 from alloop.proposals.attack_proposals import attack_seeds, proposal_of, with_path
-from alloop.proposals.dynamics import run_dynamics
+from alloop.proposals.dynamics import Replicas, run_dynamics
+from alloop.proposals.pools import ProposalTask
 from alloop.proposals.probe import probe
-from alloop.proposals.proposal import Rejection, Strategy
-from alloop.proposals.propose import ProposalTask, propose_batch
+from alloop.proposals.proposal import Proposal, Rejection, Strategy
+from alloop.proposals.propose import propose_batch
+from alloop.proposals.surfaces import MemberSurface
+from alloop.proposals.thermostats import Langevin, Rows
 from alloop.sections import AttackConfig, DynamicsConfig, ModelConfig, PosteriorConfig, ProposalConfig, SelectionConfig
 from alloop.structures.fingerprint import DuplicateIndex
 from alloop.structures.structure import Structure
@@ -173,13 +176,13 @@ def test_each_trajectory_follows_its_member(committee):
 
 def test_one_step_of_dynamics_is_newtons(committee):
     """Without friction, BAOAB is velocity Verlet: total energy of the member's own surface is kept."""
-    config = DYNAMICS.model_copy(update={"friction_per_fs": 1e-12, "trajectory_steps": 60, "timestep_fs": 0.25})
-    from alloop.proposals.dynamics import _Stepper
-
-    stepper = _Stepper(committee, [Structure.molecule([8, 1, 1], WATER)], config, seed=5)
+    config = DYNAMICS.model_copy(update={"timestep_fs": 0.25})
+    rows = Rows((Structure.molecule([8, 1, 1], WATER),), np.array([config.temperature_kelvin]))
+    langevin = Langevin(rows, [np.random.default_rng(5)], timestep_fs=config.timestep_fs, friction_per_fs=1e-12)
+    stepper = Replicas(rows, MemberSurface(committee, 1), langevin, timestep_fs=config.timestep_fs)
 
     def total() -> float:
-        kinetic = 0.5 * float((stepper.masses * stepper.velocities**2).sum())
+        kinetic = 0.5 * float((rows.masses * stepper.velocities**2).sum())
         return kinetic + float(stepper.energies[0])
 
     before = total()
@@ -189,16 +192,16 @@ def test_one_step_of_dynamics_is_newtons(committee):
     assert total() == pytest.approx(before, abs=3e-3)
 
 
-def proposed(committee, training_set, **options):
+def proposed(committee, training_set, round=1, **options):
     config = CONFIG.model_copy(update=options)
     starts = [item.structure for item in training_set.train[:3]]
     result = probe(committee, starts, config, reactions=False, lowest_energy=-100.0, seed=1)
     index = DuplicateIndex([item.structure for item in training_set.items], config.duplicate_rmsd_angstrom)
     task = ProposalTask(training_set, result.trajectories, False, index.contains, config.batch)
-    return propose_batch(committee, task, config, seed=1, round=1)
+    return propose_batch(committee, task, config, seed=1, round=round)
 
 
-@pytest.mark.parametrize("strategy", ["mixed", "adversarial", "dynamics", "random"])
+@pytest.mark.parametrize("strategy", ["mixed", "adversarial", "dynamics", "biased", "random"])
 def test_a_batch_has_its_size_and_its_held_out_share(committee, training_set, strategy):
     proposals = proposed(committee, training_set, strategy=strategy)
     accepted = [each for each in proposals if each.rejection is None]
@@ -211,6 +214,7 @@ def test_a_batch_has_its_size_and_its_held_out_share(committee, training_set, st
         "mixed": {Strategy.ADVERSARIAL, Strategy.DYNAMICS},
         "adversarial": {Strategy.ADVERSARIAL},
         "dynamics": {Strategy.DYNAMICS},
+        "biased": {Strategy.BIASED},
         "random": {Strategy.RANDOM},
     }
     assert kinds == expected[strategy]
@@ -291,6 +295,22 @@ def test_the_path_of_twenty_atoms_is_small():
     proposal = with_path(proposal_of(found, config, [item]), found, config)
     assert len(json.dumps(proposal.why)) < 10_000
     np.testing.assert_allclose(proposal.why["path_positions_angstrom"][0], positions[0], atol=1e-4)
+
+
+def test_the_control_has_new_dynamics_in_each_round(committee, training_set):
+    """Its training frames are plain dynamics at the declared temperature, never the probe's, which repeat."""
+    rounds = [proposed(committee, training_set, round=round, strategy="random", batch=6) for round in (1, 2)]
+    trained = [{each.structure for each in one if each.purpose is Purpose.TRAIN} for one in rounds]
+    assert trained[0].isdisjoint(trained[1])
+    starts = [item.structure for item in training_set.train[:3]]
+    of_probe = run_dynamics(committee, [starts[index % 3] for index in range(6)], DYNAMICS, seed=1, frames=20)
+    frames = {Proposal(frame, Strategy.RANDOM, Purpose.TRAIN).structure for each in of_probe for frame in each.frames}
+    held_out = {each.structure for one in rounds for each in one if each.purpose is Purpose.CALIBRATION}
+    assert held_out <= frames
+    assert frames.isdisjoint(trained[0] | trained[1])
+    temperatures = {each.why["temperature_kelvin"] for one in rounds for each in one}
+    assert temperatures == {DYNAMICS.temperature_kelvin}
+    assert all("rank" not in each.why for one in rounds for each in one), "no score has a say"
 
 
 def test_proposals_are_the_same_again(committee, training_set):

@@ -9,7 +9,7 @@ from ase.io import read, write
 
 from alloop.errors import AlloopError, InputError, MissingExtraError, StructureError, UnitsError
 from alloop.structures.convert import from_ase, read_structures, to_ase, write_structures
-from alloop.structures.smiles import from_smiles
+from alloop.structures.smiles import conformers_from_smiles, from_smiles
 from alloop.structures.structure import Structure
 from alloop.units import ANGSTROM_PER_BOHR
 
@@ -271,3 +271,19 @@ def test_smiles_or_the_line_that_installs_them():
     for bad in ("", " ", "not a molecule", "C" * 600):
         with pytest.raises(AlloopError):
             from_smiles(bad, seed=1)
+
+
+def test_conformers_are_distinct_and_the_lowest_comes_first():
+    """Ethanol has two up to reflection (anti and gauche), butane two, water one; hexane has more than can be miscounted."""
+    pytest.importorskip("rdkit")
+    assert [len(conformers_from_smiles(smiles, 6, seed=1)) for smiles in ("CCO", "CCCC", "O")] == [2, 2, 1]
+    found = conformers_from_smiles("CCCCCC", 5, seed=1)
+    assert len(found) == 5
+    assert len({each.structure_id for each in found}) == 5
+    assert found == conformers_from_smiles("CCCCCC", 5, seed=1)
+    carbons = [each.positions[each.numbers == 6] for each in found]
+    lengths = [float(np.linalg.norm(chain[0] - chain[-1])) for chain in carbons]
+    assert lengths[0] == max(lengths), "all anti: the lowest and the longest"
+    assert conformers_from_smiles("[NH4+]", 2, seed=1)[0].total_charge == 1
+    with pytest.raises(StructureError):
+        conformers_from_smiles("not a molecule", 2, seed=1)

@@ -14,6 +14,8 @@ from alloop.errors import StructureError
 from alloop.proposals.initial import cell_sampler, initial_proposals, molecule_sampler
 from alloop.proposals.model_hessian import difference, force_field, hessian, internals
 from alloop.proposals.proposal import Strategy
+from alloop.proposals.screen import screen_geometry
+from alloop.rng import numpy_stream
 from alloop.sections import InitialConfig
 from alloop.structures.bonds import bonds
 from alloop.structures.fingerprint import DuplicateIndex, same_geometry
@@ -165,3 +167,20 @@ def test_a_turned_copy_of_a_start_structure_is_no_start_of_its_own():
     assert len(made) == 11
     tolerance = config.proposals.duplicate_rmsd_angstrom
     assert not any(same_geometry(a, b, tolerance, mirror=True) for a in made[:6] for b in made[6:])
+
+
+def test_rattled_structures_are_displaced_by_one_width_and_screened():
+    """29 structures of 9 atoms: 783 coordinates, 2.5 % standard error of their width; four of these are tolerated."""
+    ethanol = of("CH3CH2OH")
+    config = InitialConfig(structures=30, method="rattle", rattle_angstrom=0.04)
+    proposals = initial_proposals(ethanol, config, 0.3, seed=1)
+    assert len(proposals) == 30
+    moved = np.stack([each.structure.positions - ethanol.positions for each in proposals[1:]])
+    assert moved.std() == pytest.approx(0.04, rel=0.1)
+    assert proposals[1].why["rattle_angstrom"] == 0.04
+    assert all("temperature_kelvin" not in each.why for each in proposals)
+    # So wide that the molecule falls apart in some draws: those are passed over, and the others are whole.
+    wide = initial_proposals(ethanol, config.model_copy(update={"rattle_angstrom": 0.25}), 0.3, seed=1)
+    assert all(screen_geometry(each.structure, start=ethanol) is None for each in wide)
+    draws = [ethanol.positions + numpy_stream(1, "initial", draw).normal(scale=0.25, size=(9, 3)) for draw in range(30)]
+    assert any(screen_geometry(ethanol.with_positions(draw), start=ethanol) is not None for draw in draws)

@@ -44,7 +44,7 @@ def labeled(number: int, strategy: Strategy, *, error: float, sigma: float, purp
         frames = [START.positions, 0.5 * (START.positions + structure.positions), structure.positions]
         why |= {
             "rank": 1,
-            "path_angstrom": np.round(frames, 4).tolist(),
+            "path_positions_angstrom": np.round(frames, 4).tolist(),
             "sigma_path_ev_per_angstrom": [0.02, 0.05, 0.09],
             "energy_path_ev": [-310.4, -310.2, -310.0],
         }
