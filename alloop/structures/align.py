@@ -50,7 +50,8 @@ def rmsd(a: Structure, b: Structure) -> float:
         raise ValueError("a deviation needs the same atoms in the same order")
     target = a.positions - a.positions.mean(axis=0)
     moving = b.positions - b.positions.mean(axis=0)
-    return float(np.sqrt(((target - moving @ _kabsch(target, moving)) ** 2).sum(axis=1).mean()))
+    turn = _kabsch(target[None], moving[None])[0]
+    return float(np.sqrt(((target - moving @ turn) ** 2).sum(axis=1).mean()))
 
 
 def same_molecule(a: Structure, b: Structure, tolerance: float) -> bool:
