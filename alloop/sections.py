@@ -328,6 +328,12 @@ class ProposalConfig(Section):
     calibration_fraction: float = Field(
         default=0.3, ge=0.05, le=0.5, description="of each batch, drawn at random, never by score"
     )
+    awaited_fraction: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="of a batch, for whose labels the next model waits; the others stay in the queue and are scored anew",
+    )
     attack: AttackConfig = Field(default=AttackConfig(), description="adversarial attacks")
     dynamics: DynamicsConfig = Field(default=DynamicsConfig(), description="committee dynamics")
     selection: SelectionConfig = Field(default=SelectionConfig(), description="what makes a batch of candidates")
@@ -337,6 +343,11 @@ class ProposalConfig(Section):
     trust_upper_ev_per_angstrom: float = Field(default=2.0, gt=0, description="uncertainty above which a proposal is 'failed'")
     duplicate_rmsd_angstrom: float = Field(
         default=0.02, gt=0, description="closer than this, after rotation and permutation, is the same geometry"
+    )
+    enantiomers: Literal["same", "distinct"] = Field(
+        default="same",
+        description="same: no label for a mirror image, which has the same energy and mirrored forces, and so has the model's "
+        "(but with `parity: none`); distinct: it gets one",
     )
 
 

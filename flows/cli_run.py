@@ -58,7 +58,7 @@ def label(
     """Compute labels that wait in the queue, nothing else."""
     from flows.admission import refuse_changed
     from flows.cli_progress import shown_progress
-    from flows.labeling import label_waiting
+    from flows.labeling import Share, label_waiting
     from flows.progress import Step
     from flows.settings import load_settings
     from flows.wiring import current_round, opened, prepared
@@ -67,7 +67,7 @@ def label(
     refuse_changed(prepared(file, settings), settings)
     with opened(file) as (registry, ref), shown_progress(), _stoppable(file):
         voice = Step(ref.campaign, current_round(registry, ref.campaign), "label")
-        tally = label_waiting(registry, ref.campaign, settings, voice, limit=limit)
+        tally = label_waiting(registry, ref.campaign, settings, voice, Share(limit=limit))
         due = registry.retraining_due(ref.campaign)
     typer.echo(f"{tally.complete} labeled, {tally.failed} attempts failed")
     if not (tally.complete or tally.failed or due):

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from flows.labeling import label_waiting
+from alloop.campaign.budget import may_stay_open
+from flows.labeling import Share, label_waiting
 from flows.progress import Step
 from flows.settings import load_settings
 from flows.steps import step
@@ -11,11 +12,18 @@ from flows.wiring import CampaignRef, open_registry
 
 @step("label")
 def label(ref: CampaignRef, round: int) -> dict[str, Any]:
-    """Label until nothing of the round is open. Returns {"complete", "failed"}: attempts of this call."""
+    """Label until nothing of the round is open, or no more than the next model does not wait for (`awaited_fraction`): what
+    earlier rounds left open counts too then, and comes first. Returns {"complete", "failed"}: attempts of this call."""
     settings = load_settings()
     voice = Step(ref.campaign, round, "label")
     with open_registry(ref, settings) as registry:
-        tally = label_waiting(registry, ref.campaign, settings, voice, round=round)
+        fraction = registry.campaign(ref.campaign).config.proposals.awaited_fraction
+        asked = sum(registry.label_counts(ref.campaign, round).values())
+        leave = may_stay_open(asked, fraction, round=round)
+        share = Share(round=round) if fraction == 1.0 else Share(leave=leave)
+        tallies = [label_waiting(registry, ref.campaign, settings, voice, share)]
+        if leave and not registry.retraining_due(ref.campaign):  # what came teaches nothing new
+            tallies.append(label_waiting(registry, ref.campaign, settings, voice))
         counts = {status.value: count for status, count in registry.label_counts(ref.campaign, round).items() if count}
     voice.say(", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing to label")
-    return {"complete": tally.complete, "failed": tally.failed}
+    return {"complete": sum(each.complete for each in tallies), "failed": sum(each.failed for each in tallies)}

@@ -29,13 +29,20 @@ class LabelTally:
     failed: int
 
 
-def label_waiting(
-    registry: Registry, campaign: str, settings: Settings, voice: Step, *, round: int | None = None, limit: int | None = None
-) -> LabelTally:
-    """Compute what waits, in one round or in all, `limit` labels at most. Without a limit it returns when no label is open,
-    not even one that another worker holds. Interrupted, it gives its leases back."""
+@dataclass(frozen=True)
+class Share:
+    """Which labels: of one `round` or of all, at most `limit`, until no more than `leave` of them are open."""
+
+    round: int | None = None
+    limit: int | None = None
+    leave: int = 0
+
+
+def label_waiting(registry: Registry, campaign: str, settings: Settings, voice: Step, share: Share | None = None) -> LabelTally:
+    """Compute what waits, or a share of it. Without a limit it returns when no more labels are open than it shall leave, those
+    that other workers hold counted. Interrupted, it gives its leases back."""
     registry.expire(dead=is_dead_here)
-    shift = _Shift(registry, campaign, settings, voice, round, limit)
+    shift = _Shift(registry, campaign, settings, voice, share or Share())
     if not shift.is_anything_open():
         return LabelTally(0, 0)
     resources = Resources(threads=1, wall_seconds=settings.label_wall_seconds, memory_mib=settings.label_memory_mib)
@@ -46,12 +53,10 @@ def label_waiting(
 class _Shift:
     """One worker's time at the queue; `_held` are the claims in flight, by label."""
 
-    def __init__(
-        self, registry: Registry, campaign: str, settings: Settings, voice: Step, round: int | None, limit: int | None
-    ) -> None:
+    def __init__(self, registry: Registry, campaign: str, settings: Settings, voice: Step, share: Share) -> None:
         self._registry, self._campaign, self._settings = registry, campaign, settings
-        self._voice, self._round = voice, round
-        self._left = limit
+        self._voice, self._round = voice, share.round
+        self._left, self._leave = share.limit, share.leave
         self._held: dict[str, Claim] = {}
         self._complete = self._failed = 0
         self._beat = time.monotonic()
@@ -70,13 +75,19 @@ class _Shift:
         return LabelTally(self._complete, self._failed)
 
     def is_anything_open(self) -> bool:
+        return self._excess() > 0
+
+    def _excess(self) -> int:
+        """How many more labels are open than shall be left."""
         counts = self._registry.label_counts(self._campaign, self._round)
-        return any(counts.get(status, 0) for status in OPEN)
+        return sum(counts[status] for status in OPEN) - self._leave
 
     def _take(self, pool: LabelPool[str]) -> bool:
         """Claim as much as keeps the workers busy; whether anything came."""
         room = self._settings.label_workers * CLAIMS_PER_WORKER - len(self._held)
         room = room if self._left is None else min(room, self._left)
+        if self._leave:
+            room = min(room, self._excess() - len(self._held))
         if room <= 0:
             return False
         claims = self._registry.claim(

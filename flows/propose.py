@@ -6,17 +6,18 @@ from typing import Any
 from alloop.campaign.decide import decide
 from alloop.campaign.state import Decision
 from alloop.config import CampaignConfig
+from alloop.proposals.explain import explained
 from alloop.proposals.initial import MIN_STRUCTURES, initial_proposals
 from alloop.proposals.probe import ProbeResult, probe
 from alloop.proposals.proposal import Proposal, Strategy
-from alloop.proposals.propose import ProposalTask, propose_batch
+from alloop.proposals.propose import ProposalTask, duplicate_index, propose_batch
 from alloop.registry.registry import Registry
-from alloop.structures.fingerprint import DuplicateIndex
 from alloop.structures.structure import Structure
 from flows.assess import calibration_of, committee_of, posterior_of, round_report
 from flows.batch import batch_size, cost_model
 from flows.evaluation import evaluation_proposals
 from flows.progress import Step
+from flows.rescore import withdraw_certain
 from flows.settings import Settings, load_settings
 from flows.steps import metered, step
 from flows.wiring import CampaignRef, open_registry
@@ -77,7 +78,14 @@ def initial_structures(config: CampaignConfig, start: Sequence[Structure]) -> li
     """The initial structures, shared out among the start structures (`prepared` saw to it that there are enough)."""
     share = config.initial.model_copy(update={"structures": max(config.initial.structures // len(start), MIN_STRUCTURES)})
     held_out = config.proposals.calibration_fraction
-    return [proposal for each in start for proposal in initial_proposals(each, share, held_out, seed=config.seed)]
+    known = duplicate_index(config.proposals)
+    made: list[Proposal] = []
+    for each in start:
+        fresh = initial_proposals(each, share, held_out, seed=config.seed, is_duplicate=known.contains)
+        made += [proposal for proposal in fresh if not known.contains(proposal.structure)]
+        for proposal in fresh:
+            known.add(proposal.structure)
+    return made
 
 
 def _decision(registry: Registry, ref: CampaignRef, round: int) -> Decision | None:
@@ -126,25 +134,29 @@ def _decide(registry: Registry, ref: CampaignRef, round: int, result: ProbeResul
 
 
 def _propose_next(registry: Registry, ref: CampaignRef, round: int, result: ProbeResult) -> None:
-    """Choose the batch and queue it, in one transaction."""
+    """Withdraw what became certain while it waited; choose the rest of the batch and queue it, in one transaction."""
     voice = Step(ref.campaign, round, "propose")
     config = registry.campaign(ref.campaign).config
     record = posterior_of(registry, ref, round)
     training_set = registry.training_set(record.training_set)
     costs = cost_model(registry, ref.campaign)
-    known = DuplicateIndex(_known(registry, ref), config.proposals.duplicate_rmsd_angstrom)
-    task = ProposalTask(
-        training_set=training_set,
-        trajectories=result.trajectories,
-        reactions=config.system.reactions,
-        is_duplicate=known.contains,
-        size=batch_size(registry, ref.campaign, result.report),
-        expected_cost=None if costs is None else costs.expected,
-        starts=tuple(registry.start_structures(ref.campaign)),
-    )
     with metered(registry, ref, round, "propose"):
-        committee = committee_of(record, calibration_of(registry, record))
-        proposals = propose_batch(committee, task, config.proposals, seed=config.seed, round=round)
+        calibration = calibration_of(registry, record)
+        committee = committee_of(record, calibration)
+        waiting = withdraw_certain(registry, ref, round, committee)
+        known = duplicate_index(config.proposals, _known(registry, ref))
+        task = ProposalTask(
+            training_set=training_set,
+            trajectories=result.trajectories,
+            reactions=config.system.reactions,
+            is_duplicate=known.contains,
+            size=max(batch_size(registry, ref.campaign, result.report) - len(waiting), 0),
+            expected_cost=None if costs is None else costs.expected,
+            waiting=waiting,
+            starts=tuple(registry.start_structures(ref.campaign)),
+        )
+        proposals = propose_batch(committee, task, config.proposals, seed=config.seed, round=round) if task.size else []
+        proposals = explained(committee, calibration, proposals, training_set.train)
     registry.propose(ref.campaign, round, proposals, config.labeler)
     accepted = sum(proposal.rejection is None for proposal in proposals)
     voice.say(f"{accepted} structures to label, {len(proposals) - accepted} rejected")

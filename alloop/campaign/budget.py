@@ -19,6 +19,14 @@ def cap_reached(spending: Spending, stop: StopConfig) -> StopReason | None:
     return None
 
 
+def may_stay_open(asked: int, awaited_fraction: float, *, round: int) -> int:
+    """How many labels of a campaign may still be open when the next model is made, `asked` being those of `round`.
+
+    None in round 0, whose labels start everything: the first model, its calibration and its evaluation.
+    """
+    return 0 if round == 0 else int((1.0 - awaited_fraction) * asked + 1e-9)
+
+
 def labels_allowed(wanted: int, spending: Spending, stop: StopConfig, *, core_hours_per_label: float = 0.0) -> int:
     """How many of the `wanted` labels the caps on labels and core-hours leave room for.
 

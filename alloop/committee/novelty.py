@@ -12,11 +12,16 @@ Array = NDArray[np.float64]
 
 
 def novelty(features: Array, training: Array) -> Array:
-    """[S]: distance of each row of `features` [S, F] to the nearest of `training` [N, F], over the median distance of training
-    structures to their own nearest neighbour: about 1 for more of the same, large for what is new.
+    """[S]: distance of each row of `features` [S, F] to the nearest of `training` [N, F], as `nearest` gives it."""
+    return nearest(features, training)[1]
 
-    Features that do not vary in training count as much as the average one does. Raises ValueError for fewer than three training
-    structures.
+
+def nearest(features: Array, training: Array) -> tuple[NDArray[np.int64], Array]:
+    """Which row of `training` [N, F] is nearest to each row of `features` [S, F], and how far it is, both [S].
+
+    The distance is over the median distance of training structures to their own nearest neighbour: about 1 for more of the
+    same, large for what is new. Features that do not vary in training count as much as the average one does. Raises ValueError
+    for fewer than three training structures.
     """
     if len(training) < 3:
         raise ValueError("novelty needs three training structures or more")
@@ -27,4 +32,5 @@ def novelty(features: Array, training: Array) -> Array:
     among = cdist(known, known)
     np.fill_diagonal(among, np.inf)
     usual = max(float(np.median(among.min(axis=1))), 1e-12)
-    return cdist(features / scale, known).min(axis=1) / usual
+    distances = cdist(features / scale, known)
+    return distances.argmin(axis=1), distances.min(axis=1) / usual

@@ -24,14 +24,15 @@ class Strategy(Enum):
 
 
 class Rejection(Enum):
-    """Why a proposal was not sent to a labeler; the value is the sentence people read."""
+    """Why a proposal was not labeled; the value is the sentence people read."""
 
     OVERLAP = "two atoms are closer than their covalent radii allow"
     FRAGMENT = "the molecule fell apart"
     ENERGY = "the predicted energy is outside the thermal window"
     FAILED = "the uncertainty is above the upper trust level: the model knows nothing here"
-    DUPLICATE = "the same geometry is already in the registry"
+    DUPLICATE = "the same geometry is already known, or was proposed before in this round"
     NOT_SELECTED = "others in the pool told more"
+    WITHDRAWN = "the model became certain of it before it was labeled"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """What may be sent to a labeler: geometries that matter can be in, judged before anything expensive is done with them."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree
@@ -38,7 +40,9 @@ def screen(
 
     `start`: the same atoms in the same order before anything happened to them; `sigma`: calibrated force uncertainty in eV/Å;
     energy and sigma are None where no model exists, and numbers that are not finite are rejected. With `reactions` bonds may
-    break. Raises ValueError if the atoms are not those of `start`.
+    break. Raises ValueError if the atoms, the charge or the spin multiplicity are not those of `start`. That is all there is to
+    ask of the charge here: that the electrons it leaves can have the multiplicity is a law of every `Structure`, and positions
+    that are not finite are refused there, too.
     """
     rejection = screen_geometry(structure, start=start, reactions=reactions)
     if rejection is not None:
@@ -55,6 +59,8 @@ def screen_geometry(structure: Structure, *, start: Structure, reactions: bool =
     """The part of `screen` that needs no model: overlaps, and parts that came apart. Raises ValueError as `screen` does."""
     if not np.array_equal(structure.numbers, start.numbers):
         raise ValueError("the structure to screen and its start must hold the same atoms in the same order")
+    if (structure.total_charge, structure.spin_multiplicity) != (start.total_charge, start.spin_multiplicity):
+        raise ValueError("the structure to screen and its start must have the same charge and spin multiplicity")
     if np.abs(structure.positions).max() > MAX_COORDINATE_ANGSTROM:
         return Rejection.FRAGMENT
     try:
@@ -63,7 +69,7 @@ def screen_geometry(structure: Structure, *, start: Structure, reactions: bool =
         return Rejection.OVERLAP
     if (pairs.ratio < OVERLAP_SCALE).any():
         return Rejection.OVERLAP
-    whole = fragments(start, scale=BOND_SCALE)
+    whole = _fragments_of_start(start)
     if not reactions and _came_apart(pairs, whole):
         return Rejection.FRAGMENT
     loose = reactions or whole.max() > 0
@@ -72,10 +78,16 @@ def screen_geometry(structure: Structure, *, start: Structure, reactions: bool =
     return None
 
 
+@lru_cache(maxsize=64)
+def _fragments_of_start(start: Structure) -> NDArray[np.int64]:
+    """The same start is asked for each frame of its trajectory."""
+    return fragments(start, scale=BOND_SCALE)
+
+
 def _came_apart(pairs: Pairs, whole: NDArray[np.int64]) -> bool:
     """Whether atoms of one fragment of the start (numbers [atoms]) are now in different ones."""
     now = components(np.stack([pairs.first, pairs.second], axis=1), len(whole))
-    return len(np.unique(np.stack([whole, now], axis=1), axis=0)) > len(np.unique(whole))
+    return len(np.unique(whole * len(whole) + now)) > len(np.unique(whole))
 
 
 def _spread(structure: Structure) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
 from alloop.labels.level_of_theory import LevelOfTheory
@@ -15,11 +15,14 @@ from alloop.registry.rows import (
     add_level,
     add_structures,
     blob_array,
+    change,
     composition_of,
+    in_chunks,
     insert_new,
     label_id_of,
     row_structure,
 )
+from alloop.registry.status import LabelStatus, check_transition
 from alloop.registry.tables import LabelRow, ProposalRow, StructureRow
 from alloop.structures.structure import Structure
 from alloop.training.training_set import Purpose
@@ -33,7 +36,7 @@ IS_FOR_TRAINING = func.min(ProposalRow.round * len(_STRICTNESS) + _strictness) %
 
 
 def propose(session: Session, campaign: str, round: int, proposals: Sequence[Proposal], level: LevelOfTheory) -> int:
-    """Store the proposals and queue the labels of accepted ones; returns how many proposals were new."""
+    """Store the proposals and queue the labels of accepted ones, cancelled ones again; returns how many proposals were new."""
     campaign_id = find_campaign(session, campaign).campaign_id
     add_structures(session, [proposal.structure for proposal in proposals])
     level_id = add_level(session, level)
@@ -44,12 +47,30 @@ def propose(session: Session, campaign: str, round: int, proposals: Sequence[Pro
         LabelRow,
         [{"label_id": key, "structure_id": labels[key], "level_id": level_id} for key in sorted(labels)],
     )
+    lock_labels(session, sorted(labels))  # against `withdraw`, which must not cancel what is asked for here
     # Accepted ones first: where one structure comes twice, being accepted is its fate.
     ordered = sorted(proposals, key=lambda proposal: proposal.rejection is not None)
     rows = [_values(campaign_id, round, proposal, level_id) for proposal in ordered]
     before = _count(session, campaign_id, round)
     insert_new(session, ProposalRow, rows)
+    _queue_again(session, sorted(labels))
     return _count(session, campaign_id, round) - before
+
+
+def lock_labels(session: Session, label_ids: Sequence[str]) -> None:
+    """Hold these labels until the transaction ends, waiting for who holds them; sorted ids, so that two never deadlock."""
+    for chunk in in_chunks(label_ids):
+        held = select(LabelRow.label_id).where(LabelRow.label_id.in_(chunk)).order_by(LabelRow.label_id)
+        session.execute(held.with_for_update(key_share=True)).all()
+
+
+def _queue_again(session: Session, label_ids: Sequence[str]) -> None:
+    """Labels that were withdrawn once and are wanted now."""
+    check_transition(LabelStatus.CANCELLED, LabelStatus.WAITING)
+    wanted = select(ProposalRow.label_id).where(ProposalRow.label_id == LabelRow.label_id).exists()
+    for chunk in in_chunks(label_ids):
+        cancelled = LabelRow.label_id.in_(chunk), LabelRow.status == LabelStatus.CANCELLED
+        change(session, update(LabelRow).where(*cancelled, wanted).values(status=LabelStatus.WAITING, not_before=None))
 
 
 def proposal_records(session: Session, campaign: str, round: int | None) -> list[ProposalRecord]:

@@ -16,7 +16,7 @@ from alloop.labels.label import Label, LabelFailure
 from alloop.labels.level_of_theory import LevelOfTheory
 from alloop.posterior.sample import PosteriorSample
 from alloop.proposals.proposal import Proposal
-from alloop.registry import campaigns, claims, labels, posteriors, proposals, rounds, rows, training_sets
+from alloop.registry import campaigns, claims, labels, posteriors, proposals, rounds, rows, training_sets, withdrawals
 from alloop.registry.blobs import BlobStore
 from alloop.registry.engine import make_engine, mapped_errors, registry_url, writer
 from alloop.registry.holders import Holder
@@ -149,6 +149,10 @@ class Registry:
 
     def proposals(self, campaign: str, round: int | None = None) -> list[ProposalRecord]:
         return self._read(proposals.proposal_records, campaign, round)
+
+    def withdraw(self, campaign: str, round: int, facts: Mapping[int, Mapping[str, Any]]) -> list[int]:
+        """Withdraw proposals, by id, with why; those whose label was claimed or is wanted by others stay. Returns the ids."""
+        return self._write(withdrawals.withdraw, campaign, round, facts)
 
     def claim(
         self, worker: Holder, *, limit: int, lease_seconds: float, campaign: str | None = None, round: int | None = None

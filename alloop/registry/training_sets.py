@@ -3,9 +3,10 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from alloop.campaign.budget import may_stay_open
 from alloop.errors import NotFoundError
 from alloop.registry.campaigns import find_campaign
 from alloop.registry.proposals import FIRST_PROPOSAL, IS_FOR_TRAINING
@@ -13,6 +14,7 @@ from alloop.registry.rounds import begin_round
 from alloop.registry.rows import STRUCTURE_COLUMNS, blob_array, change, insert_new, row_structure
 from alloop.registry.status import OPEN_STATUSES, CampaignStatus, LabelStatus
 from alloop.registry.tables import (
+    CampaignRow,
     LabelRow,
     PosteriorRow,
     ProposalRow,
@@ -86,8 +88,8 @@ def labeled(session: Session, campaign: str, purposes: Collection[Purpose]) -> l
 
 
 def retraining_due(session: Session, campaign: str) -> bool:
-    """Whether new labels call for retraining: complete labels to train on that the latest posterior has not seen, none of
-    the campaign's labels waiting or leased, and the campaign not stopped."""
+    """Whether new labels call for retraining: complete labels to train on that the latest posterior has not seen, no more of
+    the campaign's labels waiting or leased than the next model leaves open, and the campaign not stopped."""
     row = find_campaign(session, campaign)
     if row.status is CampaignStatus.STOPPED:
         return False
@@ -96,7 +98,8 @@ def retraining_due(session: Session, campaign: str) -> bool:
         .join(ProposalRow, ProposalRow.label_id == LabelRow.label_id)
         .where(ProposalRow.campaign_id == row.campaign_id)
     )
-    if session.scalar(labels.where(LabelRow.status.in_(OPEN_STATUSES)).limit(1)) is not None:
+    still_open = labels.where(LabelRow.status.in_(OPEN_STATUSES)).distinct().subquery()
+    if (session.scalar(select(func.count()).select_from(still_open)) or 0) > _left_open(session, row):
         return False
     latest = (
         select(PosteriorRow.training_set)
@@ -112,6 +115,18 @@ def retraining_due(session: Session, campaign: str) -> bool:
         .having(IS_FOR_TRAINING)
     )
     return session.scalar(new.limit(1)) is not None
+
+
+def _left_open(session: Session, row: CampaignRow) -> int:
+    """How many labels the campaign's next model does not wait for."""
+    round, asked = session.execute(
+        select(ProposalRow.round, func.count(ProposalRow.label_id.distinct()))
+        .where(ProposalRow.campaign_id == row.campaign_id)
+        .group_by(ProposalRow.round)
+        .order_by(ProposalRow.round.desc())
+        .limit(1)
+    ).one_or_none() or (0, 0)
+    return may_stay_open(asked, row.config["proposals"].get("awaited_fraction", 1.0), round=round)
 
 
 def _labeled(row: Any, purpose: Purpose) -> LabeledStructure:

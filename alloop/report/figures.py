@@ -100,7 +100,7 @@ def error_against_sigma(errors: Array, sigmas: Array) -> str:
         axes.set_xlim(sigmas.min() / 1.2, sigmas.max() * 1.2)
         axes.set_ylim(max(np.quantile(errors, 0.02), 1e-3) / 1.2, max(errors.max(), 2 * sigmas.max()) * 1.4)
         for axis in (axes.xaxis, axes.yaxis):
-            _plain_log(axis)
+            plain_log(axis)
         axes.set_xlabel("calibrated σ, meV/Å")
         axes.set_ylabel("|force error|, meV/Å")
         axes.legend(loc="lower right", handlelength=1.6)
@@ -202,7 +202,7 @@ def _log_range(axes: Axes, values: Sequence[float]) -> None:
     """A logarithmic ordinate in meV/Å with room around these values in eV/Å, wide enough to hold two ticks."""
     axes.set_yscale("log")
     axes.set_ylim(1000 * max(min(values), 1e-6) / 1.4, 1000 * max(*values, 1e-6) * 1.4)
-    _plain_log(axes.yaxis)
+    plain_log(axes.yaxis)
 
 
 def _tolerance(axes: Axes, tolerance: float) -> None:
@@ -216,7 +216,7 @@ def _note(axes: Axes, text: str) -> None:
     axes.annotate(text, (0.03, 0.97), xycoords="axes fraction", va="top", ha="left", size=8.5)
 
 
-def _plain_log(axis: Axis) -> None:
+def plain_log(axis: Axis) -> None:
     """Ticks at 1, 2, 5 of each decade, written as plain numbers."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_minor_formatter(NullFormatter())

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -14,7 +15,7 @@ from alloop.committee.metrics import Metrics
 from alloop.files import write_atomically
 from alloop.posterior.health import shown
 from alloop.registry.registry import Registry
-from alloop.report import figures, tables, words
+from alloop.report import figures, reasons, tables, words
 from alloop.report.data import ReportData, gather
 from alloop.report.summary import summary_lines
 
@@ -40,6 +41,8 @@ def render(data: ReportData) -> str:
         learning=[Markup(figure) for figure in _learning(data)],
         accuracy=[Markup(figure) for figure in _accuracy(data)],
         proposals=Markup(_proposals(data)),
+        taught=_taught(data),
+        attack=_attack(data),
         cost=Markup(_cost(data)),
         config=yaml.safe_dump(data.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     )
@@ -128,6 +131,31 @@ def _proposals(data: ReportData) -> str:
     if not parts:
         return ""
     return figures.stacked_bars("proposals", "Proposals accepted and rejected by round", rows, parts, "proposals")
+
+
+def _taught(data: ReportData) -> dict[str, Any] | None:
+    """What labels revealed of the proposals that asked for them; None before any did."""
+    taught = reasons.lessons(data)
+    if not taught:
+        return None
+    return {
+        "words": reasons.verdict(taught),
+        "figure": Markup(reasons.scatter(taught)),
+        "table": reasons.instructive(taught),
+        "count": len(taught),
+    }
+
+
+def _attack(data: ReportData) -> dict[str, Any] | None:
+    """One attack, drawn; None where there was none."""
+    shown = reasons.attack_shown(data)
+    if shown is None:
+        return None
+    return {
+        "words": reasons.attack_words(shown),
+        "pictures": Markup(reasons.pictures(shown)),
+        "along": Markup(reasons.along(shown)),
+    }
 
 
 def _cost(data: ReportData) -> str:

@@ -22,6 +22,7 @@ REJECTION_NAMES = {
     Rejection.FAILED: "too uncertain",
     Rejection.DUPLICATE: "duplicate",
     Rejection.NOT_SELECTED: "not selected",
+    Rejection.WITHDRAWN: "withdrawn",
 }
 STRATEGY_NAMES = {
     Strategy.INITIAL: "initial displacements",

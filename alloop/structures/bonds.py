@@ -6,8 +6,6 @@ import numpy as np
 from ase.data import covalent_radii
 from ase.geometry import complete_cell
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from alloop.errors import StructureError
@@ -47,6 +45,8 @@ def check_extent(positions: NDArray[np.float64], cell: NDArray[np.float64]) -> N
 
 def cell_heights(structure: Structure) -> NDArray[np.float64]:
     """Distances between opposite faces of the cell in Å, [3]; infinite in directions that are not periodic."""
+    if not structure.is_periodic:
+        return np.full(3, np.inf)
     cell = complete_cell(structure.cell)
     volume = abs(float(np.linalg.det(cell)))
     faces = np.array([np.linalg.norm(np.cross(cell[(k + 1) % 3], cell[(k + 2) % 3])) for k in range(3)])
@@ -108,8 +108,13 @@ def fragments(structure: Structure, *, scale: float = BOND_SCALE) -> NDArray[np.
 
 def components(edges: NDArray[np.int64], n_nodes: int) -> NDArray[np.int64]:
     """Number of the connected component of each node [nodes]; `edges` [edges, 2]."""
-    graph = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n_nodes, n_nodes))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    first, second = edges[:, 0], edges[:, 1]
+    lowest = np.arange(n_nodes)  # the lowest node that each is known to be connected with
+    while (lowest[first] != lowest[second]).any():
+        for here, there in ((first, second), (second, first)):
+            np.minimum.at(lowest, lowest[here], lowest[there])
+        lowest = lowest[lowest]
+    return np.unique(lowest, return_inverse=True)[1].astype(np.int64)
 
 
 def _refuse_absurd(structure: Structure) -> None:

@@ -1,4 +1,4 @@
-"""Laws of the label queue under any order of claims, results, failures, deaths and late returns."""
+"""Laws of the label queue under any order of claims, results, failures, deaths, withdrawals and late returns."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from alloop.config import CampaignConfig
 from alloop.errors import StaleLeaseError
 from alloop.labels.label import FailureKind, Label, LabelFailure
-from alloop.proposals.proposal import Proposal
+from alloop.proposals.proposal import Proposal, Rejection
 from alloop.registry.claims import LOST_LEASES_OF_POISON, RETRIES
 from alloop.registry.holders import Holder
 from alloop.registry.records import Claim
@@ -36,15 +36,20 @@ class Expected:
     energy: float | None = None
     holder: Claim | None = None
     late: list[Claim] = field(default_factory=list)
+    shared: bool = False
 
 
 class QueueMachine(RuleBasedStateMachine):
     """One campaign of five labels; each worker is a holder of its own, so that any of them can die alone."""
 
-    def __init__(self, registry: Registry, campaign: str) -> None:
+    def __init__(self, registry: Registry, campaign: str, other: str) -> None:
         super().__init__()
-        self.registry, self.campaign = registry, campaign
+        self.registry, self.campaign, self.other = registry, campaign, other
+        self.level = registry.campaign(campaign).config.labeler
         self.labels = {record.label_id: Expected() for record in registry.labels(campaign)}
+        self.proposals = {record.label_id: record for record in registry.proposals(campaign)}
+        self.wanted = {record.label_id: [record.proposal_id] for record in registry.proposals(campaign)}
+        self.rounds = count(1)
         self.workers = count(1)
         self.worker_of: dict[str, Holder] = {}
 
@@ -54,7 +59,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(limit=st.integers(1, LABELS))
     def claim(self, limit: int) -> None:
         worker = Holder(f"{self.campaign}:0", next(self.workers), 0.0)
-        waiting = {key for key, label in self.labels.items() if label.status is LabelStatus.WAITING}
+        waiting = {key for key, label in self.labels.items() if label.status is LabelStatus.WAITING and self.wanted[key]}
         fresh = {key for key in waiting if self.labels[key].lost == 0}
         claims = self.registry.claim(worker, limit=limit, lease_seconds=3600, campaign=self.campaign)
         assert len(claims) == (min(limit, len(fresh)) if fresh else min(1, len(waiting)))
@@ -107,6 +112,37 @@ class QueueMachine(RuleBasedStateMachine):
             poisoned = label.lost >= LOST_LEASES_OF_POISON
             label.status = LabelStatus.QUARANTINED if poisoned else LabelStatus.WAITING
 
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        """Some proposals, whatever has become of them: only what waits and nobody else wants goes."""
+        open_ones = [each for ids in self.wanted.values() for each in ids]
+        asked = data.draw(st.sets(st.sampled_from(open_ones))) if open_ones else set()
+        gone = self.registry.withdraw(self.campaign, 1, {each: {"sigma_ev_per_angstrom": 0.01} for each in asked})
+        free = [key for key, ids in self.wanted.items() if len(ids) == 1 and self.labels[key].status is LabelStatus.WAITING]
+        allowed = {self.wanted[key][0]: key for key in free if not self.labels[key].shared}
+        assert set(gone) == asked & allowed.keys()
+        for each in gone:
+            self.labels[allowed[each]].status, self.wanted[allowed[each]] = LabelStatus.CANCELLED, []
+        assert self.registry.withdraw(self.campaign, 1, {each: {} for each in gone}) == []
+
+    @rule(data=st.data())
+    def ask_again(self, data: st.DataObject) -> None:
+        """A label that was withdrawn waits again; any other stays what it is, and is wanted twice from then on."""
+        key = data.draw(st.sampled_from(sorted(self.labels)))
+        record, round = self.proposals[key], next(self.rounds)
+        assert self.registry.propose(self.campaign, round, [record.proposal], self.level) == 1
+        self.wanted[key] += [each.proposal_id for each in self.registry.proposals(self.campaign, round)]
+        if self.labels[key].status is LabelStatus.CANCELLED:
+            self.labels[key].status = LabelStatus.WAITING
+
+    @rule(data=st.data())
+    def ask_from_another_campaign(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.labels)))
+        self.registry.propose(self.other, 0, [self.proposals[key].proposal], self.level)
+        self.labels[key].shared = True
+        if self.labels[key].status is LabelStatus.CANCELLED:
+            self.labels[key].status = LabelStatus.WAITING
+
     @precondition(lambda self: any(label.late for label in self.labels.values()))
     @rule(data=st.data(), success=st.booleans())
     def return_late(self, data: st.DataObject, success: bool) -> None:
@@ -120,18 +156,28 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def rows_follow_the_laws(self) -> None:
+        """What no proposal of a campaign wants is no label of it, and a cancelled one is wanted by none."""
         records = {record.label_id: record for record in self.registry.labels(self.campaign)}
-        assert records.keys() == self.labels.keys()
+        elsewhere = {record.label_id: record for record in self.registry.labels(self.other)}
+        assert records.keys() == {key for key, ids in self.wanted.items() if ids}
+        assert elsewhere.keys() == {key for key, label in self.labels.items() if label.shared}
         for key, label in self.labels.items():
-            record = records[key]
+            record = records.get(key) or elsewhere.get(key)
+            if record is None:
+                assert label.status is LabelStatus.CANCELLED
+                continue
             assert (record.status, record.attempts, record.energy) == (label.status, label.attempts, label.energy)
 
     @invariant()
     def counts_are_conserved(self) -> None:
         counts = self.registry.label_counts(self.campaign)
-        assert counts == {status: sum(label.status is status for label in self.labels.values()) for status in LabelStatus}
+        kept = [label for key, label in self.labels.items() if self.wanted[key]]
+        assert counts == {status: sum(label.status is status for label in kept) for status in LabelStatus}
 
     def teardown(self) -> None:
+        for record in self.registry.proposals(self.campaign):
+            assert (record.label_id is None) == (record.proposal.rejection is Rejection.WITHDRAWN)
+            assert ("withdrawn" in record.proposal.why) == (record.label_id is None)
         for key, label in self.labels.items():
             outcomes = Counter(attempt.outcome for attempt in self.registry.attempts(key))
             assert outcomes[AttemptOutcome.COMPLETE] == (label.status is LabelStatus.COMPLETE)
@@ -147,10 +193,11 @@ def test_the_queue_keeps_its_laws(
 
     def machine() -> QueueMachine:
         number = next(numbers)
-        config = water_config.model_copy(update={"name": f"machine-{number}"})
+        config, other = (water_config.model_copy(update={"name": f"{name}-{number}"}) for name in ("machine", "other"))
         registry.create_campaign(config, [water])
+        registry.create_campaign(other, [water])
         registry.propose(config.name, 0, rattled(LABELS, seed=number), config.labeler)
-        return QueueMachine(registry, config.name)
+        return QueueMachine(registry, config.name, other.name)
 
     run_state_machine_as_test(
         machine,

@@ -134,6 +134,14 @@ def test_other_atoms_than_those_of_the_start_are_a_mistake_of_the_caller():
         screen_geometry(of("H2O"), start=of("CO2"))
 
 
+@pytest.mark.parametrize(("charge", "multiplicity"), [(1, 2), (0, 3)])
+def test_another_charge_or_spin_than_that_of_the_start_is_one_too(charge, multiplicity):
+    water = of("H2O")
+    other = Structure.molecule(water.numbers, water.positions, total_charge=charge, spin_multiplicity=multiplicity)
+    with pytest.raises(ValueError, match="same charge"):
+        screen_geometry(other, start=water)
+
+
 def folder() -> Path:
     path = os.environ.get("ALLOOP_DATA")
     if not path:

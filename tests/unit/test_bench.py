@@ -15,7 +15,7 @@ from flows.cli import main
 
 ANSWER = {"name", "machine", "commit", "seed", "rows"}
 ROW = {"name", "ours", "peer", "ratio", "unit", "aim", "met"}
-NAMES = ["step", "chains", "sampler", "profile", "attacks", "gpu", "posterior"]
+NAMES = ["step", "chains", "sampler", "profile", "attacks", "gpu", "posterior", "duplicates"]
 RECORDED = ["cost", *STUDIES]
 Alloop = Callable[..., tuple[int, str, str]]
 

@@ -9,16 +9,18 @@ from ase.optimize import BFGS
 from scipy.stats import chi2
 from tblite.ase import TBLite
 
+from alloop.config import parse_config
 from alloop.errors import StructureError
 from alloop.proposals.initial import cell_sampler, initial_proposals, molecule_sampler
 from alloop.proposals.model_hessian import difference, force_field, hessian, internals
 from alloop.proposals.proposal import Strategy
 from alloop.sections import InitialConfig
 from alloop.structures.bonds import bonds
-from alloop.structures.fingerprint import DuplicateIndex
+from alloop.structures.fingerprint import DuplicateIndex, same_geometry
 from alloop.structures.structure import Structure
 from alloop.training.training_set import Purpose
 from alloop.units import BOLTZMANN_EV_PER_KELVIN
+from flows.propose import initial_structures
 
 CONFIG = InitialConfig(structures=30, temperatures_kelvin=(300.0, 600.0))
 
@@ -150,3 +152,16 @@ def test_a_cell_keeps_its_shape_and_gets_its_proposals():
     assert len(proposals) == 10
     assert all(np.array_equal(each.structure.cell, salt.cell) for each in proposals)
     assert all(each.why["displacement_angstrom"] < 0.1 * 2.82 * 1.5 for each in proposals[1:])
+
+
+def test_a_turned_copy_of_a_start_structure_is_no_start_of_its_own():
+    """Two conformers share the labels of round 0; a second copy of one geometry, turned and mirrored, adds none twice."""
+    config = parse_config({"name": "a", "system": {"structure": "a.xyz"}, "labeler": "scripted", "initial": {"structures": 12}})
+    ethanol = of("CH3CH2OH")
+    turned = ethanol.with_positions(-ethanol.positions[:, [1, 2, 0]])
+    made = [each.structure for each in initial_structures(config, [ethanol, turned])]
+    alone = [each.structure for each in initial_structures(config, [ethanol])]
+    assert made[0] == alone[0]
+    assert len(made) == 11
+    tolerance = config.proposals.duplicate_rmsd_angstrom
+    assert not any(same_geometry(a, b, tolerance, mirror=True) for a in made[:6] for b in made[6:])
