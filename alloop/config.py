@@ -14,18 +14,9 @@ from alloop.digests import digest_json
 from alloop.errors import ConfigError, nearest
 from alloop.labels.level_of_theory import SHORT_NAMES, LevelOfTheory
 from alloop.plain_yaml import read_yaml
+from alloop.proposal_sections import InitialConfig, ProposalConfig
 from alloop.rng import stream_seed
-from alloop.sections import (
-    EvaluationConfig,
-    InitialConfig,
-    ModelConfig,
-    PosteriorConfig,
-    PriorConfig,
-    ProposalConfig,
-    Section,
-    StopConfig,
-    SystemConfig,
-)
+from alloop.sections import EvaluationConfig, ModelConfig, PosteriorConfig, PriorConfig, Section, StopConfig, SystemConfig
 
 MAX_NAME = 64
 

@@ -16,9 +16,10 @@ import torch
 from alloop.committee.committee import Committee
 from alloop.committee.disagreement import force_variance
 from alloop.posterior.run import one_thread
+from alloop.proposal_sections import AttackConfig
 from alloop.proposals.adversarial import attack
 from alloop.rng import numpy_stream
-from alloop.sections import AttackConfig, ModelConfig
+from alloop.sections import ModelConfig
 from alloop.structures.structure import Structure
 from benchmarks.harness import Aim, Options, Row, answer, compare, counted, interleaved, needs_gpu
 from benchmarks.systems import frames_of, problem

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from alloop.posterior.run import one_thread
+from alloop.proposal_sections import ProposalConfig
 from alloop.proposals.initial import cell_sampler, molecule_sampler
 from alloop.rng import numpy_stream
-from alloop.sections import ProposalConfig
 from alloop.structures.align import same_molecule
 from alloop.structures.fingerprint import DuplicateIndex, fingerprint, same_geometry
 from alloop.structures.structure import Structure

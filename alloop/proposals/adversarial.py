@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alloop.committee.committee import Committee
+from alloop.proposal_sections import AttackConfig
 from alloop.proposals.ascent import Ascent
 from alloop.proposals.attack_coordinates import Coordinates
 from alloop.proposals.attack_listing import Listing
 from alloop.proposals.attack_objective import Height, height
 from alloop.rng import numpy_stream
-from alloop.sections import AttackConfig
 from alloop.structures.structure import Structure
 
 RISE = 0.01  # of the objective, a logarithm: less than one part in a hundred is no progress

@@ -1,7 +1,7 @@
 """Whether attacks as declared can move a structure: asked before a campaign begins."""
 
 from alloop.errors import ConfigError
-from alloop.sections import AttackConfig
+from alloop.proposal_sections import AttackConfig
 from alloop.structures.branches import find_branch
 from alloop.structures.structure import Structure
 

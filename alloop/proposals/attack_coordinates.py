@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alloop.sections import AttackConfig
+from alloop.proposal_sections import AttackConfig
 from alloop.structures.branches import find_branch
 from alloop.structures.structure import Structure
 

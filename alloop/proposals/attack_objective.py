@@ -23,7 +23,7 @@ from torch import Tensor
 from alloop.committee.committee import Committee
 from alloop.committee.disagreement import energy_variance, force_information, force_variance, stress_variance
 from alloop.model.potential import Prediction
-from alloop.sections import AttackConfig
+from alloop.proposal_sections import AttackConfig
 from alloop.structures.batch import StructureBatch
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from alloop.proposal_sections import AttackConfig
 from alloop.proposals.adversarial import Attack
 from alloop.proposals.attack_coordinates import measured
 from alloop.proposals.proposal import Proposal, Rejection, Strategy
-from alloop.sections import AttackConfig
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose
 

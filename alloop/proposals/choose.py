@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from alloop.committee.committee import Committee
 from alloop.committee.deviations import deviation_features
+from alloop.proposal_sections import SelectionConfig
 from alloop.proposals.label_cost import per_core_second
 from alloop.proposals.max_determinant import select_max_determinant
 from alloop.proposals.select import select_diverse
-from alloop.sections import SelectionConfig
 from alloop.structures.structure import Structure
 
 SELECTORS = {"lcmd": select_diverse, "max_determinant": select_max_determinant}

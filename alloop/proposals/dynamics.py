@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from alloop.committee.committee import Committee
 from alloop.committee.disagreement import force_noise, force_variance
+from alloop.proposal_sections import DynamicsConfig
 from alloop.proposals.surfaces import SKIN_ANGSTROM, MemberSurface, Surface
 from alloop.proposals.thermostats import Langevin, Rows, Thermostat
 from alloop.rng import numpy_stream
-from alloop.sections import DynamicsConfig
 from alloop.structures.bonds import MAX_COORDINATE_ANGSTROM
 from alloop.structures.neighbors import ALL_PAIRS_UP_TO_ATOMS
 from alloop.structures.structure import Structure

@@ -13,13 +13,13 @@ from enum import Enum
 import numpy as np
 
 from alloop.committee.committee import Committee
+from alloop.proposal_sections import DynamicsConfig
 from alloop.proposals.dynamics import Record, Replicas
 from alloop.proposals.probe import FRAMES_PER_TRAJECTORY
 from alloop.proposals.proposal import Proposal, Rejection, Strategy
 from alloop.proposals.surfaces import BiasedSurface, MemberSurface
 from alloop.proposals.thermostats import Langevin, NoseHoover, Rows, Thermostat
 from alloop.rng import numpy_stream
-from alloop.sections import DynamicsConfig
 from alloop.structures.structure import Structure
 from alloop.training.training_set import Purpose
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alloop.errors import StructureError
+from alloop.proposal_sections import InitialConfig
 from alloop.proposals.model_hessian import (
     STRETCH_HARTREE_PER_BOHR2,
     closeness,
@@ -27,7 +28,6 @@ from alloop.proposals.model_hessian import (
 from alloop.proposals.proposal import Proposal, Strategy
 from alloop.proposals.screen import screen_geometry
 from alloop.rng import numpy_stream
-from alloop.sections import InitialConfig
 from alloop.structures.bonds import pairs_within
 from alloop.structures.fingerprint import DuplicateIndex
 from alloop.structures.structure import Structure

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from alloop.committee.committee import Committee
+from alloop.proposal_sections import ProposalConfig
 from alloop.proposals.adversarial import Attack, attack
 from alloop.proposals.attack_proposals import attack_seeds, proposal_of, references
 from alloop.proposals.dynamics import Trajectory, run_dynamics
@@ -14,7 +15,6 @@ from alloop.proposals.probe import FRAMES_PER_TRAJECTORY
 from alloop.proposals.proposal import Proposal, Rejection, Strategy
 from alloop.proposals.screen import screen
 from alloop.rng import numpy_stream, stream_seed
-from alloop.sections import ProposalConfig
 from alloop.structures.structure import Structure
 from alloop.training.training_set import Purpose, TrainingSet
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alloop.committee.committee import Committee
+from alloop.proposal_sections import ProposalConfig
 from alloop.proposals.dynamics import Trajectory, run_dynamics
 from alloop.proposals.probe_report import Probe
 from alloop.proposals.screen import screen
-from alloop.sections import ProposalConfig
 from alloop.structures.structure import Structure
 
 FRAMES_PER_TRAJECTORY = 20

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from alloop.committee.committee import Committee
+from alloop.proposal_sections import ProposalConfig
 from alloop.proposals.attack_proposals import with_path
 from alloop.proposals.choose import Candidates, choose
 from alloop.proposals.pools import Pools, ProposalTask
 from alloop.proposals.proposal import Proposal, Rejection, Strategy
 from alloop.rng import numpy_stream
-from alloop.sections import ProposalConfig
 from alloop.structures.fingerprint import DuplicateIndex
 from alloop.structures.structure import Structure
 from alloop.training.training_set import Purpose

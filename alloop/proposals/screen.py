@@ -8,8 +8,8 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import pdist, squareform
 
 from alloop.errors import StructureError
+from alloop.proposal_sections import ProposalConfig
 from alloop.proposals.proposal import Rejection
-from alloop.sections import ProposalConfig
 from alloop.structures.bonds import (
     BOND_SCALE,
     MAX_COORDINATE_ANGSTROM,

@@ -11,9 +11,9 @@ from ase.data import covalent_radii
 from ase.io import read
 from scipy.spatial.distance import pdist, squareform
 
+from alloop.proposal_sections import ProposalConfig
 from alloop.proposals.proposal import Rejection
 from alloop.proposals.screen import screen, screen_geometry
-from alloop.sections import ProposalConfig
 from alloop.structures.structure import Structure
 
 NAMES = ["CH3CH2OH", "C6H6", "H2O", "CH3CONH2", "C4H4S", "CH3SiH3", "trans-butane", "CO2"]

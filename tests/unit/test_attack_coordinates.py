@@ -12,9 +12,9 @@ import yaml
 
 from alloop.config import parse_config
 from alloop.errors import ConfigError
+from alloop.proposal_sections import AttackConfig
 from alloop.proposals.attack_check import check_attack
 from alloop.proposals.attack_coordinates import Coordinates, measured
-from alloop.sections import AttackConfig
 from alloop.structures.bonds import bonds
 from alloop.structures.branches import find_branch
 from alloop.structures.convert import read_structures

@@ -8,12 +8,13 @@ import torch
 from alloop.committee.committee import Committee
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import fit_scaling
+from alloop.proposal_sections import AttackConfig
 from alloop.proposals import adversarial, attack_coordinates
 from alloop.proposals.adversarial import Outcome, attack
 from alloop.proposals.attack_coordinates import Coordinates, measured
 from alloop.proposals.attack_listing import Listing
 from alloop.proposals.attack_objective import height
-from alloop.sections import AttackConfig, ModelConfig
+from alloop.sections import ModelConfig
 from alloop.structures.structure import Structure
 from benchmarks.attacks import SEED, one_at_a_time
 

@@ -10,8 +10,9 @@ from alloop.committee.committee import Committee
 from alloop.committee.deviations import deviation_features
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import Scaling
+from alloop.proposal_sections import SelectionConfig
 from alloop.proposals.choose import Candidates, choose
-from alloop.sections import ModelConfig, SelectionConfig
+from alloop.sections import ModelConfig
 from alloop.structures.structure import Structure
 
 NUMBERS = np.array([6, 1, 1, 8])

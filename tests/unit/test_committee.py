@@ -10,6 +10,7 @@ from ase import units as ase_units
 
 from alloop.committee.committee import Committee
 from alloop.posterior.run import SamplingJob, sample_posterior
+from alloop.proposal_sections import AttackConfig, DynamicsConfig, ProposalConfig, SelectionConfig
 from alloop.proposals.adversarial import Attack, Outcome, attack
 from alloop.proposals.attack_proposals import attack_seeds, proposal_of, with_path
 from alloop.proposals.dynamics import Replicas, run_dynamics
@@ -19,7 +20,7 @@ from alloop.proposals.proposal import Proposal, Rejection, Strategy
 from alloop.proposals.propose import propose_batch
 from alloop.proposals.surfaces import MemberSurface
 from alloop.proposals.thermostats import Langevin, Rows
-from alloop.sections import AttackConfig, DynamicsConfig, ModelConfig, PosteriorConfig, ProposalConfig, SelectionConfig
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.structures.fingerprint import DuplicateIndex
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet

@@ -10,13 +10,14 @@ from alloop.committee.committee import Committee
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import Scaling
 from alloop.posterior.run import SamplingJob, sample_posterior
+from alloop.proposal_sections import DynamicsConfig
 from alloop.proposals.dynamics import Replicas, run_dynamics
 from alloop.proposals.explore import Ending, Exploration, TrustLevels, candidates, explore
 from alloop.proposals.proposal import Rejection, Strategy
 from alloop.proposals.screen import screen_geometry
 from alloop.proposals.surfaces import BiasedSurface, MemberSurface
 from alloop.proposals.thermostats import Langevin, Rows
-from alloop.sections import DynamicsConfig, ModelConfig, PosteriorConfig
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 

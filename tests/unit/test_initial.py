@@ -11,12 +11,12 @@ from tblite.ase import TBLite
 
 from alloop.config import parse_config
 from alloop.errors import StructureError
+from alloop.proposal_sections import InitialConfig
 from alloop.proposals.initial import cell_sampler, initial_proposals, molecule_sampler
 from alloop.proposals.model_hessian import difference, force_field, hessian, internals
 from alloop.proposals.proposal import Strategy
 from alloop.proposals.screen import screen_geometry
 from alloop.rng import numpy_stream
-from alloop.sections import InitialConfig
 from alloop.structures.bonds import bonds
 from alloop.structures.fingerprint import DuplicateIndex, same_geometry
 from alloop.structures.structure import Structure

@@ -129,7 +129,7 @@ def test_the_attack_of_highest_sigma_is_shown_before_labels_are_there(data: Repo
 
 def test_an_attack_without_a_path_is_drawn_from_its_parent(data: ReportData) -> None:
     record = RECORDS[0]
-    why = {key: value for key, value in record.proposal.why.items() if key not in reasons.PATH_KEYS}
+    why = {key: value for key, value in record.proposal.why.items() if key != reasons.PATH_KEY}
     bare = replace(record, proposal=replace(record.proposal, why=why))
     shown = reasons.attack_shown(replace(data, proposals=(data.proposals[0], bare)))
     assert shown is not None
