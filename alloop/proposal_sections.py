@@ -200,3 +200,14 @@ class ProposalConfig(Section):
         description="same: no label for a mirror image, which has the same energy and mirrored forces, and so has the model's "
         "(but with `parity: none`); distinct: it gets one",
     )
+
+    @model_validator(mode="after")
+    def _trust_levels_leave_room(self) -> Self:
+        lower, upper = self.dynamics.trust_lower_ev_per_angstrom, self.trust_upper_ev_per_angstrom
+        if lower >= upper:
+            raise ConfigError(
+                "proposals.dynamics.trust_lower_ev_per_angstrom below proposals.trust_upper_ev_per_angstrom",
+                f"{lower:g} and {upper:g}",
+                "raise the upper level, or lower the lower one: candidates lie between them",
+            )
+        return self

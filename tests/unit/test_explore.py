@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from alloop.committee.committee import Committee
+from alloop.errors import ConfigError
 from alloop.model.potential import Potential
 from alloop.model.reference_energies import Scaling
 from alloop.posterior.run import SamplingJob, sample_posterior
-from alloop.proposal_sections import DynamicsConfig
+from alloop.proposal_sections import DynamicsConfig, ProposalConfig
 from alloop.proposals.dynamics import Replicas, run_dynamics
 from alloop.proposals.explore import Ending, Exploration, TrustLevels, candidates, explore
 from alloop.proposals.proposal import Rejection, Strategy
@@ -274,3 +275,8 @@ def test_plain_dynamics_of_another_seed_are_other_frames(committee, starts):
     """What the control relies on: the probe's seed gives the probe's frames, that of a round gives others."""
     one, other = (run_dynamics(committee, starts[:2], CONFIG, seed=seed, frames=4) for seed in (1, 2))
     assert set(one[0].frames).isdisjoint(other[0].frames)
+
+
+def test_trust_levels_without_room_between_are_refused():
+    with pytest.raises(ConfigError, match="candidates lie between"):
+        ProposalConfig(trust_upper_ev_per_angstrom=0.1, dynamics=DynamicsConfig(trust_lower_ev_per_angstrom=0.1))
