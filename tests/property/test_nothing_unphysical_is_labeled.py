@@ -16,7 +16,7 @@ from alloop.model.reference_energies import fit_scaling
 from alloop.proposal_sections import ProposalConfig
 from alloop.proposals.dynamics import Trajectory
 from alloop.proposals.pools import ProposalTask
-from alloop.proposals.proposal import Rejection
+from alloop.proposals.proposal import Rejection, Strategy
 from alloop.proposals.propose import duplicate_index, propose_batch, round_half_up
 from alloop.sections import ModelConfig
 from alloop.structures.fingerprint import same_geometry
