@@ -105,7 +105,7 @@ def _probed(registry: Registry, ref: CampaignRef, round: int) -> ProbeResult:
             _probe_starts(registry, ref),
             config.proposals,
             reactions=config.system.reactions,
-            lowest_energy=min(item.energy for item in registry.training_set(record.training_set).items),
+            labels=registry.training_set(record.training_set),
             seed=config.seed,
         )
 

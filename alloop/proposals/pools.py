@@ -38,10 +38,6 @@ class ProposalTask:
     waiting: tuple[Structure, ...] = ()
     starts: tuple[Structure, ...] = ()
 
-    @property
-    def lowest_energy(self) -> float:
-        return min(item.energy for item in self.training_set.items)
-
 
 @dataclass(frozen=True)
 class Pools:
@@ -142,7 +138,7 @@ class Pools:
         return screen(
             frame,
             start=start,
-            predicted_energy_above_lowest_ev_per_atom=(energy - self.task.lowest_energy) / frame.n_atoms,
+            predicted_energy_above_lowest_ev_per_atom=self.task.training_set.above_lowest(frame, energy),
             sigma=sigma,
             config=self.config,
             reactions=self.task.reactions,

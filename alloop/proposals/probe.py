@@ -9,6 +9,7 @@ from alloop.proposals.dynamics import Trajectory, run_dynamics
 from alloop.proposals.probe_report import Probe
 from alloop.proposals.screen import screen
 from alloop.structures.structure import Structure
+from alloop.training.training_set import TrainingSet
 
 FRAMES_PER_TRAJECTORY = 20
 
@@ -27,12 +28,12 @@ def probe(
     config: ProposalConfig,
     *,
     reactions: bool,
-    lowest_energy: float,
+    labels: TrainingSet,
     seed: int,
 ) -> ProbeResult:
     """Run `config.dynamics.trajectories`, the starts taken in turn; the streams of `seed` are the same in each round.
 
-    A trajectory is stable when every frame passes the physical screen; `lowest_energy` (eV) is that of the labels.
+    A trajectory is stable when every frame passes the physical screen; energies are judged beside `labels`.
     """
     chosen = [starts[index % len(starts)] for index in range(config.dynamics.trajectories)]
     frames = min(FRAMES_PER_TRAJECTORY, config.dynamics.trajectory_steps)
@@ -40,19 +41,19 @@ def probe(
     report = Probe(
         sigmas_ev_per_angstrom=tuple(tuple(float(sigma) for sigma in each.sigmas) for each in trajectories),
         total_sigmas_ev_per_angstrom=tuple(tuple(float(sigma) for sigma in each.total_sigmas) for each in trajectories),
-        stable=tuple(_is_stable(each, config, reactions, lowest_energy) for each in trajectories),
+        stable=tuple(_is_stable(each, config, reactions, labels) for each in trajectories),
     )
     return ProbeResult(report, tuple(trajectories))
 
 
-def _is_stable(trajectory: Trajectory, config: ProposalConfig, reactions: bool, lowest_energy: float) -> bool:
+def _is_stable(trajectory: Trajectory, config: ProposalConfig, reactions: bool, labels: TrainingSet) -> bool:
     if not trajectory.finite:
         return False
     return all(
         screen(
             frame,
             start=trajectory.start,
-            predicted_energy_above_lowest_ev_per_atom=(float(energy) - lowest_energy) / frame.n_atoms,
+            predicted_energy_above_lowest_ev_per_atom=labels.above_lowest(frame, float(energy)),
             sigma=None,
             config=config,
             reactions=reactions,

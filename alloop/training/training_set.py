@@ -49,3 +49,22 @@ class TrainingSet:
     @property
     def calibration(self) -> tuple[LabeledStructure, ...]:
         return tuple(item for item in self.items if item.purpose is Purpose.CALIBRATION)
+
+    def above_lowest(self, structure: Structure, energy: float) -> float | None:
+        """`energy` (eV) above the lowest label of the same atoms, in eV per atom; None where these have no label."""
+        lowest = self._lowest_energies.get(_atoms(structure))
+        return None if lowest is None else (energy - lowest) / structure.n_atoms
+
+    @cached_property
+    def _lowest_energies(self) -> dict[bytes, float]:
+        """In eV, by atoms: energies of different molecules have no common zero."""
+        found: dict[bytes, float] = {}
+        for item in self.items:
+            key = _atoms(item.structure)
+            found[key] = min(item.energy, found.get(key, item.energy))
+        return found
+
+
+def _atoms(structure: Structure) -> bytes:
+    """The same for structures of the same atoms, in any order."""
+    return np.sort(structure.atom_types).tobytes()

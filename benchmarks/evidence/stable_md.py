@@ -200,10 +200,9 @@ def _dynamics(registry: Registry, name: str, record: PosteriorRecord, system: Sy
     trajectories, steps = (4, 20) if place.quick else (TRAJECTORIES, STEPS)
     longer = {"trajectories": trajectories, "trajectory_steps": steps}
     proposals = config.proposals.model_copy(update={"dynamics": config.proposals.dynamics.model_copy(update=longer)})
-    energies = [item.energy for item in registry.training_set(record.training_set).items]
-    committee = committee_of(record, calibration_of(registry, record))
-    start, lowest, seed = [system.structure], min(energies), config.seed + OTHER_SEEDS
-    return probe(committee, start, proposals, reactions=False, lowest_energy=lowest, seed=seed)
+    committee, labels = committee_of(record, calibration_of(registry, record)), registry.training_set(record.training_set)
+    start, seed = [system.structure], config.seed + OTHER_SEEDS
+    return probe(committee, start, proposals, reactions=False, labels=labels, seed=seed)
 
 
 def _force_rmse(structures: Sequence[Structure], forces: Sequence[np.ndarray]) -> float:

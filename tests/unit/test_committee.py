@@ -196,7 +196,7 @@ def test_one_step_of_dynamics_is_newtons(committee):
 def proposed(committee, training_set, round=1, **options):
     config = CONFIG.model_copy(update=options)
     starts = [item.structure for item in training_set.train[:3]]
-    result = probe(committee, starts, config, reactions=False, lowest_energy=-100.0, seed=1)
+    result = probe(committee, starts, config, reactions=False, labels=training_set, seed=1)
     index = DuplicateIndex([item.structure for item in training_set.items], config.duplicate_rmsd_angstrom)
     task = ProposalTask(training_set, result.trajectories, False, index.contains, config.batch)
     return propose_batch(committee, task, config, seed=1, round=round)
@@ -227,7 +227,7 @@ def test_the_random_arm_reads_no_score(committee, training_set):
     """Other uncertainties on the same trajectories: the same frames, in the same order."""
     config = CONFIG.model_copy(update={"strategy": "random"})
     starts = [item.structure for item in training_set.train[:3]]
-    trajectories = probe(committee, starts, config, reactions=False, lowest_energy=-100.0, seed=1).trajectories
+    trajectories = probe(committee, starts, config, reactions=False, labels=training_set, seed=1).trajectories
     batches = []
     for turned in (False, True):
         sigmas = np.linspace(0.1, 1.0, len(trajectories[0].frames))[:: -1 if turned else 1]
@@ -320,18 +320,35 @@ def test_proposals_are_the_same_again(committee, training_set):
     assert [each.rejection for each in first] == [each.rejection for each in second]
 
 
+def test_energies_are_judged_beside_labels_of_the_same_atoms():
+    """Water and its cation and hydrogen have no common zero; what has no label is not judged."""
+    water = Structure.molecule([8, 1, 1], WATER)
+    cation = Structure.molecule([8, 1, 1], WATER, total_charge=1)
+    hydrogen = Structure.molecule([1, 1], WATER[:2])
+    pairs = [(water, -100.0), (water, -103.0), (cation, -90.0), (hydrogen, -30.0)]
+    items = [
+        LabeledStructure(f"label-{index}", each, energy, np.zeros((each.n_atoms, 3)), None, Purpose.TRAIN)
+        for index, (each, energy) in enumerate(pairs)
+    ]
+    labels = TrainingSet(tuple(items[:-1]))
+    turned = Structure.molecule([1, 8, 1], WATER[[1, 0, 2]])
+    assert labels.above_lowest(turned, -100.0) == pytest.approx(1.0)
+    assert labels.above_lowest(cation, -87.0) == pytest.approx(1.0)
+    assert labels.above_lowest(hydrogen, -30.0) is None
+
+
 def test_everything_above_the_trust_level_is_rejected(committee, training_set):
     proposals = proposed(committee, training_set, trust_upper_ev_per_angstrom=1e-9, strategy="mixed")
     assert proposals
     assert all(each.rejection is Rejection.FAILED for each in proposals)
 
 
-def test_probe_is_the_same_again_and_says_what_is_stable(committee):
+def test_probe_is_the_same_again_and_says_what_is_stable(committee, training_set):
     start = [Structure.molecule([8, 1, 1], WATER)]
-    first, second = (probe(committee, start, CONFIG, reactions=False, lowest_energy=-100.0, seed=1) for _ in range(2))
+    first, second = (probe(committee, start, CONFIG, reactions=False, labels=training_set, seed=1) for _ in range(2))
     assert first.report == second.report
     assert len(first.report.sigmas_ev_per_angstrom) == DYNAMICS.trajectories
     assert all(first.report.stable)
     narrow = CONFIG.model_copy(update={"energy_window_ev_per_atom": 1e-6})
-    assert not any(probe(committee, start, narrow, reactions=False, lowest_energy=-100.0, seed=1).report.stable)
+    assert not any(probe(committee, start, narrow, reactions=False, labels=training_set, seed=1).report.stable)
     assert torch.get_default_dtype() is torch.float32
