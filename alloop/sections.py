@@ -29,11 +29,18 @@ class Section(BaseModel):
 class SystemConfig(Section):
     """What is studied."""
 
-    structure: str = Field(description="structure file (xyz, extxyz, cif, POSCAR), relative to the campaign file")
+    structure: str = Field(
+        description="structure file (xyz, extxyz, cif, POSCAR), relative to the campaign file; one system or several"
+    )
     length_unit: Literal["Angstrom", "bohr", "nm", "pm"] | None = Field(
         default=None, description="of the structure file; if left out it is read in Å, and refused where that cannot be"
     )
-    total_charge: int = Field(default=0, ge=-MAX_CHARGE, le=MAX_CHARGE, description="in e")
+    total_charge: int | None = Field(
+        default=None,
+        ge=-MAX_CHARGE,
+        le=MAX_CHARGE,
+        description="in e, of every structure; if left out, what the file says of each, or 0",
+    )
     spin_multiplicity: int | None = Field(default=None, ge=1, description="2S + 1; the lowest that fits if left out")
     reactions: bool = Field(default=False, description="whether bonds may break: fragments are then no reason to reject")
 

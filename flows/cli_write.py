@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,8 +66,7 @@ def init(
         "seed": stream_seed(0, name) % 2**31,
         "structure": json.dumps(file.as_posix(), ensure_ascii=False),
         "length_unit": f"\n  length_unit: {length_unit} # of the structure file" if length_unit else "",
-        "total_charge": atoms.total_charge,
-        "spin_multiplicity": atoms.spin_multiplicity,
+        "electrons": _electron_lines(found),
         "labeler": labeler,
         "evaluation": _evaluation_lines(labeler),
         "initial_structures": max(INITIAL_STRUCTURES, INITIAL_PER_START * len(found)),
@@ -82,6 +82,14 @@ def init(
     if not program.available:
         typer.echo(f"its program is not installed here: {program.reason}")
     typer.echo(f"next: alloop validate {target}")
+
+
+def _electron_lines(found: Sequence["Structure"]) -> str:
+    """Charge and multiplicity where all structures have the same; where they differ, the structure file says them."""
+    charges, multiplicities = {each.total_charge for each in found}, {each.spin_multiplicity for each in found}
+    charge = f"total_charge: {charges.pop()}" if len(charges) == 1 else "# total_charge: as the file says of each structure"
+    same = f"spin_multiplicity: {multiplicities.pop()} # 2S + 1" if len(multiplicities) == 1 else ""
+    return f"  {charge}\n  {same or '# spin_multiplicity: as the file says of each structure'}"
 
 
 def _refuse_to_overwrite(path: Path) -> None:

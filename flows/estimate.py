@@ -1,5 +1,6 @@
 """What a campaign file means and what it will cost, told before anything is run."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from alloop.config import CampaignConfig
@@ -26,8 +27,8 @@ def facts_of(campaign: Prepared, settings: Settings, *, measure: bool) -> dict[s
         "structures": str(campaign.read),
         "formulas": list(campaign.read.formulas),
         "atoms": [structure.n_atoms for structure in campaign.start],
-        "total_charge": config.system.total_charge,
-        "spin_multiplicity": campaign.start[0].spin_multiplicity,
+        "total_charge": _one_or_all(each.total_charge for each in campaign.start),
+        "spin_multiplicity": _one_or_all(each.spin_multiplicity for each in campaign.start),
         "periodic": campaign.start[0].is_periodic,
         "units": UNITS,
         "level_of_theory": str(config.labeler),
@@ -37,6 +38,12 @@ def facts_of(campaign: Prepared, settings: Settings, *, measure: bool) -> dict[s
     }
     facts["prior"] = _prior(campaign, settings, measure=measure)
     return facts | {"cost": _measured(campaign, settings, facts)} if measure else facts
+
+
+def _one_or_all(values: Iterable[int]) -> int | list[int]:
+    """One number, or all that differ."""
+    found = sorted(set(values))
+    return found[0] if len(found) == 1 else found
 
 
 def _prior(campaign: Prepared, settings: Settings, *, measure: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from alloop.labels.level_of_theory import TbliteLevel
 from alloop.proposals.proposal import Proposal, Strategy
 from alloop.rng import stream_seed
 from alloop.structures.structure import Structure
+from alloop.structures.systems import in_turn, system_of
 from alloop.training.training_set import Purpose
 from flows.progress import Step
 from flows.settings import Settings
@@ -18,9 +19,11 @@ EQUILIBRATION_FS = 250.0
 
 
 def trajectories(config: CampaignConfig, start: Sequence[Structure]) -> list[Dynamics]:
-    """The trajectories that the evaluation frames are taken from; each has a random stream of its own."""
-    evaluation = config.evaluation
-    count = min(evaluation.trajectories, evaluation.frames)
+    """The trajectories that the evaluation frames are taken from; each has a random stream of its own, and each system one or
+    more."""
+    evaluation, start = config.evaluation, in_turn(start)
+    systems = len({system_of(each) for each in start})
+    count = min(max(evaluation.trajectories, systems), evaluation.frames)
     level = config.labeler if evaluation.dynamics == "labeler" else TbliteLevel()
     return [
         Dynamics(

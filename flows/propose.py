@@ -14,6 +14,7 @@ from alloop.proposals.proposal import Proposal, Strategy
 from alloop.proposals.propose import duplicate_index, propose_batch
 from alloop.registry.registry import Registry
 from alloop.structures.structure import Structure
+from alloop.structures.systems import in_turn
 from flows.assess import calibration_of, committee_of, posterior_of, round_report
 from flows.batch import batch_size, cost_model
 from flows.evaluation import evaluation_proposals
@@ -53,7 +54,7 @@ def propose(ref: CampaignRef, round: int) -> dict[str, Any]:
             result = _probed(registry, ref, round)
             decision = decision or _decide(registry, ref, round, result)
             if decision.stop is None:
-                _propose_next(registry, ref, round, result)
+                _propose_next(registry, ref, round, result, decision.finished)
         if decision.stop is not None:
             registry.stop_campaign(ref.campaign, decision)
     return outcome_of(round, decision)
@@ -112,7 +113,7 @@ def _probed(registry: Registry, ref: CampaignRef, round: int) -> ProbeResult:
 
 def _probe_starts(registry: Registry, ref: CampaignRef) -> list[Structure]:
     first = [record.proposal for record in registry.proposals(ref.campaign, 0)]
-    return [each.structure for each in first if each.strategy is Strategy.INITIAL and each.rejection is None]
+    return in_turn([each.structure for each in first if each.strategy is Strategy.INITIAL and each.rejection is None])
 
 
 def _decide(registry: Registry, ref: CampaignRef, round: int, result: ProbeResult) -> Decision:
@@ -134,7 +135,7 @@ def _decide(registry: Registry, ref: CampaignRef, round: int, result: ProbeResul
     return decision
 
 
-def _propose_next(registry: Registry, ref: CampaignRef, round: int, result: ProbeResult) -> None:
+def _propose_next(registry: Registry, ref: CampaignRef, round: int, result: ProbeResult, finished: Sequence[str]) -> None:
     """Withdraw what became certain while it waited; choose the rest of the batch and queue it, in one transaction."""
     voice = Step(ref.campaign, round, "propose")
     config = registry.campaign(ref.campaign).config
@@ -155,6 +156,7 @@ def _propose_next(registry: Registry, ref: CampaignRef, round: int, result: Prob
             expected_cost=None if costs is None else costs.expected,
             waiting=waiting,
             starts=tuple(registry.start_structures(ref.campaign)),
+            finished=frozenset(finished),
         )
         proposals = propose_batch(committee, task, config.proposals, seed=config.seed, round=round) if task.size else []
         proposals = explained(committee, calibration, proposals, training_set.train)

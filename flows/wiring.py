@@ -17,6 +17,7 @@ from alloop.registry.registry import Registry
 from alloop.structures.convert import read_structures
 from alloop.structures.read_summary import ReadSummary
 from alloop.structures.structure import Structure
+from alloop.structures.systems import system_of
 from flows.settings import Settings, load_settings
 from labelers.catalog import availability, check_request
 
@@ -78,6 +79,13 @@ def prepared(file: Path, settings: Settings) -> Prepared:
             f"initial.structures of {MIN_STRUCTURES * len(start)} or more, {MIN_STRUCTURES} for each start structure",
             f"{config.initial.structures} for {len(start)} start structures in {system.structure}",
             "raise `initial.structures`, or give fewer start structures",
+        )
+    systems = {system_of(structure) for structure in start}
+    if config.proposals.dynamics.trajectories < len(systems):
+        raise ConfigError(
+            f"proposals.dynamics.trajectories of {len(systems)} or more, so that each system is probed",
+            f"{config.proposals.dynamics.trajectories} for {', '.join(sorted(systems))}",
+            "raise `trajectories`; 16 for each system promise a stability of 0.83 where all are stable",
         )
     found = require_labeler(config.labeler)
     levels = [config.labeler]

@@ -6,6 +6,9 @@ stable    the Clopper-Pearson lower 95 % bound of the share of stable probe traj
 
 REACHED where accurate and stable; PLATEAU where flat, even if not accurate; CAP_* where rounds, labels or core-hours are used
 up. The first that holds, in this order, names the reason; all three clauses are reported every time.
+
+Each system of a campaign has clauses of its own. One that reached the goal or is flat is finished: the campaign goes on for the
+others, and stops when all are.
 """
 
 from collections.abc import Sequence
@@ -43,6 +46,10 @@ class _Clauses:
     stable_bound: float
     stable: bool
 
+    @property
+    def reached(self) -> bool:
+        return self.accurate and self.stable
+
 
 def clopper_pearson_lower(hits: int, trials: int, confidence: float = CONFIDENCE) -> float:
     """Exact one-sided lower bound of a share: the `1 - confidence` quantile of Beta(hits, trials - hits + 1); 0 without hits.
@@ -59,16 +66,26 @@ def decide(reports: Sequence[RoundReport], stop: StopConfig, spending: Spending,
     """
     if not reports:
         return _without_model(stop, spending)
-    clauses = _read(reports, stop, seed)
+    found = {name: _read([_only(report, name) for report in reports], stop, seed) for name in reports[-1].probe.names}
     spending = spending.model_copy(update={"rounds": max(spending.rounds, reports[-1].round)})
-    if clauses.accurate and clauses.stable:
+    finished = tuple(name for name, clauses in found.items() if clauses.reached or clauses.flat)
+    if all(clauses.reached for clauses in found.values()):
         reason = StopReason.REACHED
-    elif clauses.flat:
+    elif len(finished) == len(found):
         reason = StopReason.PLATEAU
     else:
         reason = cap_reached(spending, stop)
-    sentence = f"{_opening(reason, clauses, stop)} {_evidence(clauses, stop)}{_caveat(reports[-1], reason)}"
-    return Decision(stop=reason, sentence=sentence, figures=_figures(clauses, stop, spending))
+    worst = max(found.values(), key=lambda clauses: (not clauses.reached, clauses.q95 or 0.0))
+    evidence = " ".join(
+        f"{name}: {_evidence(each, stop)}" if len(found) > 1 else _evidence(each, stop) for name, each in found.items()
+    )
+    sentence = f"{_opening(reason, worst, stop)} {evidence}{_caveat(reports[-1], reason)}"
+    return Decision(stop=reason, sentence=sentence, figures=_figures(worst, stop, spending), finished=finished)
+
+
+def _only(report: RoundReport, system: str) -> RoundReport:
+    """As if there were no other system."""
+    return report.model_copy(update={"probe": report.probe.of(system)})
 
 
 def _without_model(stop: StopConfig, spending: Spending) -> Decision:

@@ -52,8 +52,10 @@ class Spending(_Value):
 
 
 class Decision(_Value):
-    """Go on (`stop` is None) or stop. `sentence` tells a person why; `figures` are the numbers of all three clauses."""
+    """Go on (`stop` is None) or stop. `sentence` tells a person why; `figures` are the numbers of all three clauses, of several
+    systems those of the one that is known least; `finished`: systems that need no more labels."""
 
     stop: StopReason | None
     sentence: str
     figures: dict[str, float]
+    finished: tuple[str, ...] = ()

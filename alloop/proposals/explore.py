@@ -170,11 +170,11 @@ class _Explorer:
 
     def _next_start(self, row: int) -> Structure:
         """The next one of the same atoms: itself where it is the only one."""
-        numbers = self.open[row].start.numbers
+        types = self.open[row].start.atom_types
         while True:
             self.taken[row] += 1
             start = self.starts[self.taken[row] % len(self.starts)]
-            if np.array_equal(start.numbers, numbers):
+            if np.array_equal(start.atom_types, types):
                 return start
 
 

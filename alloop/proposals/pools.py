@@ -16,6 +16,7 @@ from alloop.proposals.proposal import Proposal, Rejection, Strategy
 from alloop.proposals.screen import screen
 from alloop.rng import numpy_stream, stream_seed
 from alloop.structures.structure import Structure
+from alloop.structures.systems import in_turn, system_of
 from alloop.training.training_set import Purpose, TrainingSet
 
 DISCARDED_FRACTION = 0.5  # of each trajectory: frames that still remember their start are no sample of the dynamics
@@ -26,7 +27,7 @@ class ProposalTask:
     """What a batch of `size` is made from: the labels so far, the probe's trajectories, how to tell a known geometry.
 
     `expected_cost`: core-seconds of a label, or None where cost does not count; `waiting`: what is labeled beside the batch;
-    `starts`: the campaign's start structures.
+    `starts`: the campaign's start structures; `finished`: systems that get no label chosen by score any more.
     """
 
     training_set: TrainingSet
@@ -37,6 +38,11 @@ class ProposalTask:
     expected_cost: Callable[[Structure], float] | None = None
     waiting: tuple[Structure, ...] = ()
     starts: tuple[Structure, ...] = ()
+    finished: frozenset[str] = frozenset()
+
+    def wants(self, structure: Structure) -> bool:
+        """Whether its system still learns."""
+        return system_of(structure) not in self.finished
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Pools:
     def before_disagreement(self) -> list[Proposal]:
         """Frames of the probe, a trajectory up to and with its first one of strong disagreement: what comes after is nowhere
         known."""
-        frames = self.probe()
+        frames = [frame for frame in self.probe() if self.task.wants(frame.structure)]
         scores = np.array([frame.score for frame in frames])
         limit = self.config.dynamics.stop_ratio * float(np.median(scores)) if len(scores) else np.inf
         kept: list[Proposal] = []
@@ -97,15 +103,17 @@ class Pools:
             "trajectories": [frame.structure for frame in self.probe() if frame.rejection is None],
             "starts": self.task.starts,
         }
-        seeds = attack_seeds(sources, self.config.attack, generator)
+        wanted = {name: list(filter(self.task.wants, structures)) for name, structures in sources.items()}
+        seeds = attack_seeds(wanted, self.config.attack, generator)
         bonded = references(seeds, self.task.starts)
         attacks = attack(self.committee, seeds, self.config.attack, seed=self.seed, round=self.round, references=bonded)
         ends = [proposal_of(each, self.config.attack, self.task.training_set.train) for each in attacks]
         return [self._screened(end, each.seed) for end, each in zip(ends, attacks, strict=True)], attacks
 
     def _training(self, generator: np.random.Generator) -> list[Structure]:
+        """Of systems that still learn, in random order, the systems taking turns."""
         train = self.task.training_set.train
-        return [train[index].structure for index in generator.permutation(len(train))]
+        return in_turn([each for index in generator.permutation(len(train)) if self.task.wants(each := train[index].structure)])
 
     def _frames(self, trajectories: Sequence[Trajectory]) -> list[Proposal]:
         pool = []

@@ -9,6 +9,7 @@ from alloop.proposals.dynamics import Trajectory, run_dynamics
 from alloop.proposals.probe_report import Probe
 from alloop.proposals.screen import screen
 from alloop.structures.structure import Structure
+from alloop.structures.systems import system_of
 from alloop.training.training_set import TrainingSet
 
 FRAMES_PER_TRAJECTORY = 20
@@ -42,6 +43,7 @@ def probe(
         sigmas_ev_per_angstrom=tuple(tuple(float(sigma) for sigma in each.sigmas) for each in trajectories),
         total_sigmas_ev_per_angstrom=tuple(tuple(float(sigma) for sigma in each.total_sigmas) for each in trajectories),
         stable=tuple(_is_stable(each, config, reactions, labels) for each in trajectories),
+        systems=tuple(system_of(each.start) for each in trajectories),
     )
     return ProbeResult(report, tuple(trajectories))
 

@@ -11,9 +11,11 @@ from alloop.proposals.attack_proposals import with_path
 from alloop.proposals.choose import Candidates, choose
 from alloop.proposals.pools import Pools, ProposalTask
 from alloop.proposals.proposal import Proposal, Rejection, Strategy
+from alloop.proposals.shares import share_out, uncertainty_by_system
 from alloop.rng import numpy_stream
 from alloop.structures.fingerprint import DuplicateIndex
 from alloop.structures.structure import Structure
+from alloop.structures.systems import system_of
 from alloop.training.training_set import Purpose
 
 
@@ -97,14 +99,34 @@ class _Batch:
         places = [index for index, each in enumerate(fresh) if each.rejection is None]
         if not places:
             return fresh
-        labeled = [item.structure for item in self.task.training_set.train]
-        beside = [*self.task.waiting, *self.accepted]
-        candidates = self._candidates([fresh[index] for index in places])
-        picked = choose(self.committee, candidates, count, self.config.selection, labeled=labeled, beside=beside)
-        rank = {places[place]: position + 1 for position, place in enumerate(picked)}
+        picked: list[int] = []
+        for wanted, of_system in self._shared(fresh, places, count):
+            picked += self._picked(fresh, of_system, wanted, picked)
+        left = [index for index in places if index not in picked]
+        picked += self._picked(fresh, left, count - len(picked), picked)
+        rank = {index: position for position, index in enumerate(picked, start=1)}
         for index in rank:
             self._taken.add(fresh[index].structure)
         return [self._told(each, rank.get(index)) for index, each in enumerate(fresh)]
+
+    def _shared(self, pool: Sequence[Proposal], places: Sequence[int], count: int) -> list[tuple[int, list[int]]]:
+        """How many to choose among which places, by system: each gets its share by the uncertainty of its probe."""
+        by_system: dict[str, list[int]] = {}
+        for index in places:
+            by_system.setdefault(system_of(pool[index].structure), []).append(index)
+        known = uncertainty_by_system(self.task.trajectories)
+        shares = share_out(count, {name: known.get(name, 0.0) for name in by_system})
+        return [(shares[name], places) for name, places in by_system.items()]
+
+    def _picked(self, pool: Sequence[Proposal], places: Sequence[int], count: int, before: Sequence[int]) -> list[int]:
+        """`count` of these places, the best first, those picked `before` being in the batch."""
+        if count <= 0 or not places:
+            return []
+        labeled = [item.structure for item in self.task.training_set.train]
+        beside = [*self.task.waiting, *self.accepted, *(pool[index].structure for index in before)]
+        candidates = self._candidates([pool[index] for index in places])
+        found = choose(self.committee, candidates, count, self.config.selection, labeled=labeled, beside=beside)
+        return [places[place] for place in found]
 
     def others(self, frames: Sequence[Proposal]) -> list[Proposal]:
         """Those that are not in the batch, accepted or rejected."""

@@ -158,9 +158,10 @@ def _refuse_changes(record: CampaignRecord, config: CampaignConfig, start: Seque
     # The stored campaign is read with today's defaults first: a key that a newer version added is no change.
     same_start = list(record.start_ids) == [structure.structure_id for structure in start]
     as_before = config.model_copy(update={"stop": record.config.stop})
-    if same_start:  # a multiplicity that was left out, and is now said as it was read, is no change either
-        multiplicity = record.config.system.spin_multiplicity
-        system = config.system.model_copy(update={"spin_multiplicity": multiplicity})
+    if same_start:  # charge or multiplicity that were left out, and are now said as they were read, are no change either
+        before = record.config.system
+        said = {"total_charge": before.total_charge, "spin_multiplicity": before.spin_multiplicity}
+        system = config.system.model_copy(update=said)
         as_before = as_before.model_copy(update={"system": system})
     changes = config_changes(record.config.model_dump(mode="json"), as_before.model_dump(mode="json"))
     if not changes and not same_start:

@@ -216,3 +216,41 @@ def test_a_plateau_that_rises_is_not_called_flat():
     assert decision.stop is StopReason.PLATEAU
     assert "but rose to" in decision.sentence
     assert "flat at" not in decision.sentence
+
+
+def of_systems(**levels):
+    """Rounds of several systems; a level (eV/Å) for each round, by the system's name."""
+    rounds = []
+    for number, row in enumerate(zip(*levels.values(), strict=True), start=1):
+        probes = [probe(level, seed=number) for level in row]
+        rounds.append(
+            report(
+                number,
+                Probe(
+                    sigmas_ev_per_angstrom=tuple(each for made in probes for each in made.sigmas_ev_per_angstrom),
+                    total_sigmas_ev_per_angstrom=tuple(each for made in probes for each in made.total_sigmas_ev_per_angstrom),
+                    stable=tuple(each for made in probes for each in made.stable),
+                    systems=tuple(name for name in levels for _ in range(TRAJECTORIES)),
+                ),
+            )
+        )
+    return rounds
+
+
+def test_each_system_is_finished_by_itself():
+    """Water is accurate, its cation still learns: the campaign goes on, for the cation alone."""
+    decision = decide(of_systems(water=(0.04, 0.02), cation=(0.8, 0.4)), STOP, NOTHING_SPENT, seed=1)
+    assert (decision.stop, decision.finished) == (None, ("water",))
+    assert decision.figures["q95_ev_per_angstrom"] > 0.4, "the figures are those of the system that is known least"
+    assert "water: Uncertainty" in decision.sentence
+    assert "cation: Uncertainty" in decision.sentence
+
+
+def test_a_campaign_stops_when_all_systems_are_finished():
+    both = decide(of_systems(water=(0.04, 0.02), cation=(0.04, 0.02)), STOP, NOTHING_SPENT, seed=1)
+    assert (both.stop, both.finished) == (StopReason.REACHED, ("water", "cation"))
+    flat = decide(of_systems(water=(0.04, 0.03, 0.02), cation=(0.4, 0.4, 0.4)), STOP, NOTHING_SPENT, seed=1)
+    assert (flat.stop, flat.finished) == (StopReason.PLATEAU, ("water", "cation"))
+    assert "above the target" in flat.sentence
+    spent = Spending(rounds=10, labels=0, core_hours=0.0)
+    assert decide(of_systems(water=(0.04, 0.02), cation=(0.8, 0.4)), STOP, spent, seed=1).stop is StopReason.CAP_ROUNDS
