@@ -127,14 +127,21 @@ def scatter(taught: Sequence[Lesson]) -> str:
 
 
 def attack_shown(data: ReportData) -> AttackShown | None:
-    """The accepted attack whose label revealed most (before any label is there: the one of highest uncertainty)."""
+    """Of accepted attacks that raised the uncertainty, or else of all, the one whose label revealed most (before any label is
+    there: the one of highest uncertainty)."""
     taught = {each.record.proposal_id: each.found.force_rmse for each in lessons(data)}
     attacks = [
         record
         for record in data.proposals
         if record.proposal.strategy is Strategy.ADVERSARIAL and record.proposal.rejection in (None, Rejection.WITHDRAWN)
     ]
-    ranked = sorted(attacks, key=lambda each: (-taught.get(each.proposal_id, -1.0), -(each.proposal.score or 0.0)))
+
+    def merit(record: ProposalRecord) -> tuple[bool, float, float]:
+        sigmas = _floats(record.proposal.why.get("sigma_path_ev_per_angstrom"))
+        rose = len(sigmas) > 1 and bool(sigmas[-1] > sigmas[0])
+        return rose, taught.get(record.proposal_id, -1.0), record.proposal.score or 0.0
+
+    ranked = sorted(attacks, key=merit, reverse=True)
     structures = {record.proposal.structure.structure_id: record.proposal.structure for record in data.proposals}
     return next((shown for shown in (_shown(record, structures) for record in ranked) if shown is not None), None)
 
@@ -161,12 +168,13 @@ def attack_words(shown: AttackShown) -> str:
     proposal = shown.record.proposal
     moved = np.linalg.norm(shown.path[-1] - shown.path[0], axis=1)
     text = (
-        f"Proposal {shown.record.proposal_id} of round {shown.record.round}: {len(shown.sigmas)} steps up the committee's"
-        f" uncertainty took σ from {1000 * shown.sigmas[0]:.0f} to {1000 * shown.sigmas[-1]:.0f} meV/Å; the atom that moved"
+        f"Proposal {shown.record.proposal_id} of round {shown.record.round}: {len(shown.sigmas)} steps, weighing uncertainty"
+        f" against energy, took σ from {1000 * shown.sigmas[0]:.0f} to {1000 * shown.sigmas[-1]:.0f} meV/Å; the atom that moved"
         f" farthest moved {moved.max():.2f} Å."
     )
     if len(shown.energies):
-        text += f" The predicted energy rose by {shown.energies[-1] - shown.energies[0]:.2f} eV."
+        rise = shown.energies[-1] - shown.energies[0]
+        text += f" The predicted energy {'rose' if rise >= 0 else 'fell'} by {abs(rise):.2f} eV."
     found = revealed(proposal, shown.record.energy, shown.record.forces)
     if found is not None:
         text += f" Its label revealed a force error of {1000 * found.force_rmse:.0f} meV/Å root mean square."

@@ -100,7 +100,7 @@ def test_the_page_shows_reasons_and_an_attack(data: ReportData) -> None:
     for text in ("What their labels revealed", "One attack", "alloop why ethanol.yaml"):
         assert text in page
     assert page.count("<svg") == 4  # proposals, revealed errors, the attack, sigma along it
-    assert "Proposal 2 of round 1: 3 steps up the committee's uncertainty took σ from 20 to 90 meV/Å" in page.replace(
+    assert "Proposal 2 of round 1: 3 steps, weighing uncertainty against energy, took σ from 20 to 90 meV/Å" in page.replace(
         "&#39;", "'"
     )
     assert "rose by 0.40 eV" in page
