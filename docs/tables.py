@@ -1,4 +1,4 @@
-"""Tables of docs/performance.md and docs/evidence.md: recorded from `alloop bench NAME --json`, then filled in. No number is
+"""Tables of docs/performance.md, evidence.md and proposals.md: recorded from `alloop bench NAME --json`, then filled in. No number is
 typed by hand.
 
     alloop bench step --compile --output benchmarks/results/step.json
@@ -20,7 +20,7 @@ from benchmarks.catalog import CATALOG
 from benchmarks.evidence import cost
 
 HERE = Path(__file__).parent
-PAGES = (HERE / "performance.md", HERE / "evidence.md")
+PAGES = (HERE / "performance.md", HERE / "evidence.md", HERE / "proposals.md")
 RESULTS = HERE.parent / "benchmarks" / "results"
 MARKERS = re.compile(r"(<!-- bench-([\w-]+):begin -->\n).*?(<!-- bench-\2:end -->)", re.DOTALL)
 NOTHING = "Not recorded yet."

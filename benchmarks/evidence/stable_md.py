@@ -39,6 +39,7 @@ COLUMNS = (
     Column("stable", "stable trajectories, %", 1, 100.0),
     Column("stable_bound", "Wilson lower bound, %", 1, 100.0),
     Column("visited_rmse", "force RMSE on visited frames, eV/Å", 3),
+    Column("barrier", "labels at the barrier, %", 1, 100.0),
     Column("core_seconds_so_far", "core-seconds of the campaign so far", 0),
 )
 LEVEL = TbliteLevel()
@@ -76,6 +77,7 @@ SYSTEMS = {
 TRAJECTORIES, STEPS = 125, 2000
 ROUNDS_A_RUN = 2
 OTHER_SEEDS = 1000
+BARRIER_ANGSTROM = 0.15
 
 
 def settings(place: Place) -> Facts:
@@ -88,7 +90,8 @@ def cells(options: Options) -> list[Facts]:
     """A campaign for each system, seed and arm; those of one seed begin with the same labels."""
     seeds = SEEDS[:1] if options.quick else SEEDS
     systems = list(SYSTEMS)[:1] if options.quick else SYSTEMS
-    return [{"system": system, "arm": arm, "seed": seed} for seed in seeds for system in systems for arm in ARMS]
+    arms = (DEFAULT, CONTROL) if options.quick else ARMS
+    return [{"system": system, "arm": arm, "seed": seed} for seed in seeds for system in systems for arm in arms]
 
 
 def measure(cell: Facts, place: Place) -> Lines:
@@ -103,7 +106,8 @@ def measure(cell: Facts, place: Place) -> Lines:
             if round % ROUNDS_A_RUN == 1:
                 _run(folder, cell, place, round + ROUNDS_A_RUN - 1)
             _file(folder, round).write_text(json.dumps(_judged(folder, cell, place, round)), encoding="utf-8")
-        lines.append(_line(json.loads(_file(folder, round).read_text(encoding="utf-8"))))
+        held = json.loads(_file(folder, round).read_text(encoding="utf-8"))
+        lines.append(({"labels": held.pop("labels")}, held | {"barrier": _at_barrier(folder, cell, place, round)}))
         if all(figures["reached"] for _, figures in lines[-2:]) and len(lines) > 1:
             break
     return lines
@@ -111,10 +115,6 @@ def measure(cell: Facts, place: Place) -> Lines:
 
 def _file(folder: Path, round: int) -> Path:
     return folder / f"round-{round}.json"
-
-
-def _line(held: Facts) -> tuple[Facts, Figures]:
-    return {"labels": held.pop("labels")}, held
 
 
 def _run(folder: Path, cell: Facts, place: Place, rounds: int) -> None:
@@ -194,6 +194,24 @@ def _judged(folder: Path, cell: Facts, place: Place, round: int) -> Figures:
     }
 
 
+def _at_barrier(folder: Path, cell: Facts, place: Place, round: int) -> float | None:
+    """Of the labels that this round's model had, how many are near the barrier of the inversion of ammonia: a rare event, which
+    plain dynamics at the temperature of the campaign hardly meets. None for a system without one."""
+    if cell["system"] != "ammonia":
+        return None
+    name = _campaign(cell, place, round)["name"]
+    with Registry.open(folder / f"{name}.db") as registry:
+        labeled = [each.proposal.structure for each in registry.proposals(name) if each.round < round and each.label_id]
+    return float(np.mean([_umbrella_height(each.positions) < BARRIER_ANGSTROM for each in labeled]))
+
+
+def _umbrella_height(positions: np.ndarray) -> float:
+    """Distance in Å of the first atom, nitrogen, from the plane of the other three; 0.38 in the minimum, 0 in between."""
+    center, *corners = positions
+    normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
+    return float(abs(np.dot(center - corners[0], normal)) / np.linalg.norm(normal))
+
+
 def _dynamics(registry: Registry, name: str, record: PosteriorRecord, system: System, place: Place) -> ProbeResult:
     """Langevin dynamics of 1 ps from the start structure, in streams that no campaign has."""
     config = registry.campaign(name).config
@@ -237,6 +255,8 @@ def comparisons(done: Results, place: Place) -> list[Comparison]:
         theirs, _ = labels_to_target(done, system, CONTROL)
         for arm in ARMS[:-1]:
             ours, never = labels_to_target(done, system, arm)
+            if not ours:
+                continue
             found.append(_ratio(f"{system}: {arm} / {CONTROL}", ours | dict.fromkeys(never, math.inf), theirs))
     return found
 

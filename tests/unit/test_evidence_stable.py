@@ -1,0 +1,72 @@
+"""Labels to stable dynamics: what is counted, and what a campaign that never got there counts for."""
+
+import math
+
+import numpy as np
+import pytest
+from ase.build import molecule
+
+from benchmarks.evidence import stable_md
+from benchmarks.evidence.study import Place, Results
+
+PLACE = Place(folder=None, data=None)  # pyright: ignore[reportArgumentType]
+
+
+def lines(arm, seed, reached):
+    """A campaign of ammonia; `reached` by its number of labels."""
+    return [
+        ({"system": "ammonia", "arm": arm, "seed": seed, "labels": labels}, {"reached": met}) for labels, met in reached.items()
+    ]
+
+
+def test_the_first_round_that_reaches_the_target_counts():
+    done = Results(
+        (
+            *lines("mixed", 1, {8: False, 14: True, 20: True}),
+            *lines("mixed", 2, {20: True, 8: False, 14: False}),
+            *lines("mixed", 3, {8: False, 14: False}),
+        )
+    )
+    assert stable_md.labels_to_target(done, "ammonia", "mixed") == ({1: 14, 2: 20, 3: 14}, {3})
+
+
+def test_the_ratio_is_of_logarithms_paired_by_seed():
+    """Ratios of 1/2, 1/2 and 1/4: their geometric mean, with Student's interval for three pairs (t = 4.303)."""
+    done = Results(
+        tuple(
+            line
+            for seed, (ours, theirs) in enumerate([(8, 16), (10, 20), (8, 32)], start=1)
+            for arm, labels in (("mixed", ours), ("random", theirs))
+            for line in lines(arm, seed, {labels: True})
+        )
+    )
+    (found,) = stable_md.comparisons(done, PLACE)
+    half = 4.303 * np.log([0.5, 0.5, 0.25]).std(ddof=1) / math.sqrt(3)
+    assert found.difference == pytest.approx(2 ** (-4 / 3))
+    assert (found.low, found.high) == pytest.approx((2 ** (-4 / 3) * math.exp(-half), 2 ** (-4 / 3) * math.exp(half)), rel=1e-3)
+    (row,) = stable_md.rows(done, [found])
+    assert row.met is (found.high < 1.0)
+
+
+def test_an_arm_that_never_got_there_meets_nothing_and_a_control_counts_with_what_it_had():
+    reached, never = {8: False, 14: True}, {8: False, 14: False, 20: False}
+    ours = Results(
+        (*lines("mixed", 1, never), *lines("mixed", 2, reached), *lines("random", 1, reached), *lines("random", 2, reached))
+    )
+    (found,) = stable_md.comparisons(ours, PLACE)
+    assert found.difference == math.inf
+    assert stable_md.rows(ours, [found])[0].met is False
+    theirs = Results(
+        (*lines("mixed", 1, reached), *lines("mixed", 2, reached), *lines("random", 1, never), *lines("random", 2, never))
+    )
+    (found,) = stable_md.comparisons(theirs, PLACE)
+    assert found.difference == pytest.approx(14 / 20)
+
+
+def test_the_barrier_of_ammonia_is_the_plane():
+    pyramid = molecule("NH3").positions
+    assert stable_md._umbrella_height(pyramid) == pytest.approx(0.39, abs=0.02)
+    plane = pyramid.copy()
+    plane[0] = plane[1:].mean(axis=0)
+    assert stable_md._umbrella_height(plane) == pytest.approx(0.0, abs=1e-9)
+    assert stable_md._umbrella_height(pyramid[[0, 2, 1, 3]]) == pytest.approx(stable_md._umbrella_height(pyramid))
