@@ -46,6 +46,10 @@ def _one_or_all(values: Iterable[int]) -> int | list[int]:
     return found[0] if len(found) == 1 else found
 
 
+def _words(found: int | list[int]) -> str:
+    return " and ".join(map(str, found)) if isinstance(found, list) else str(found)
+
+
 def _prior(campaign: Prepared, settings: Settings, *, measure: bool) -> dict[str, Any]:
     """What the prior is, and what it costs before the first label."""
     config, prior = campaign.config, campaign.config.prior
@@ -116,7 +120,7 @@ def told(facts: dict[str, Any]) -> str:
     lines = [
         f"campaign         {facts['campaign']}",
         f"structure        {facts['structures']}",
-        f"charge and spin  {facts['total_charge']} e, multiplicity {facts['spin_multiplicity']}",
+        f"charge and spin  {_words(facts['total_charge'])} e, multiplicity {_words(facts['spin_multiplicity'])}",
         f"units            {facts['units']}",
         f"labels           {facts['level_of_theory']}, version {facts['labeler_version']}",
         f"at most          {facts['labels_at_most']} labels (evaluation frames included)",
