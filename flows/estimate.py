@@ -117,10 +117,11 @@ def _one_label(structure: Structure, level: LevelOfTheory, settings: Settings) -
 
 def told(facts: dict[str, Any]) -> str:
     """The facts in lines for people."""
+    charge, multiplicity = _words(facts["total_charge"]), _words(facts["spin_multiplicity"])
     lines = [
         f"campaign         {facts['campaign']}",
         f"structure        {facts['structures']}",
-        f"charge and spin  {_words(facts['total_charge'])} e, multiplicity {_words(facts['spin_multiplicity'])}",
+        f"charge and spin  {charge} e, multiplicity {multiplicity}",
         f"units            {facts['units']}",
         f"labels           {facts['level_of_theory']}, version {facts['labeler_version']}",
         f"at most          {facts['labels_at_most']} labels (evaluation frames included)",
