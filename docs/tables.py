@@ -1,5 +1,5 @@
-"""Tables of docs/performance.md, evidence.md and proposals.md: recorded from `alloop bench NAME --json`, then filled in. No number is
-typed by hand.
+"""Tables of docs/performance.md, evidence.md and proposals.md: recorded from `alloop bench NAME --output`, then filled in. No
+number is typed by hand.
 
     alloop bench step --compile --output benchmarks/results/step.json
     python docs/tables.py fill
