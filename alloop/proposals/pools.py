@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -55,6 +56,7 @@ class Pools:
     seed: int
     round: int
 
+    @cached_property
     def probe(self) -> list[Proposal]:
         """Every frame of the probe's trajectories after their beginning."""
         return self._frames(self.task.trajectories)
@@ -62,7 +64,7 @@ class Pools:
     def before_disagreement(self) -> list[Proposal]:
         """Frames of the probe, a trajectory up to and with its first one of strong disagreement: what comes after is nowhere
         known."""
-        frames = [frame for frame in self.probe() if self.task.wants(frame.structure)]
+        frames = [frame for frame in self.probe if self.task.wants(frame.structure)]
         scores = np.array([frame.score for frame in frames])
         limit = self.config.dynamics.stop_ratio * float(np.median(scores)) if len(scores) else np.inf
         kept: list[Proposal] = []
@@ -100,7 +102,7 @@ class Pools:
         """Ends of attacks, and the attacks."""
         sources = {
             "training": [item.structure for item in self.task.training_set.train],
-            "trajectories": [frame.structure for frame in self.probe() if frame.rejection is None],
+            "trajectories": [frame.structure for frame in self.probe if frame.rejection is None],
             "starts": self.task.starts,
         }
         wanted = {name: list(filter(self.task.wants, structures)) for name, structures in sources.items()}

@@ -28,7 +28,7 @@ def propose_batch(committee: Committee, task: ProposalTask, config: ProposalConf
     """
     generator = numpy_stream(seed, "propose", round)
     pools, batch = Pools(committee, task, config, seed, round), _Batch(committee, task, config)
-    frames = pools.probe()
+    frames = pools.probe
     held_out = max(round_half_up(config.calibration_fraction * task.size), 1)
     batch.draw(frames, held_out, generator, Purpose.CALIBRATION)
     wanted = task.size - held_out

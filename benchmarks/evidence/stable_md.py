@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,13 @@ from alloop.structures.convert import from_ase, write_structures
 from alloop.structures.structure import Structure
 from benchmarks.evidence.study import Column, Comparison, Facts, Figures, Lines, OutOfTime, Place, Results
 from benchmarks.harness import Options, Row
-from flows.assess import calibration_of, committee_of
+from flows.assess import calibration_of, committee_of, core_seconds
 from labelers.isolate import LabelPool
 
 TITLE = "labels to stable dynamics, by strategy: ammonia and ethanol"
 SEEDS = (1, 2, 3, 4, 5)
-ARMS = ("mixed", "adversarial", "random")
 DEFAULT, CONTROL = "mixed", "random"
+ARMS = {DEFAULT: SEEDS, CONTROL: SEEDS, "adversarial": SEEDS[:3]}
 GROUP = ("system", "arm", "labels")
 COLUMNS = (
     Column("stable", "stable trajectories, %", 1, 100.0),
@@ -56,7 +57,7 @@ SECONDS_BETWEEN_LOOKS = 5.0
 @dataclass(frozen=True)
 class System:
     """A molecule of ASE's G2 set, at which temperature (K) it is wanted stable and with which force tolerance (eV/Å) on the
-    frames that it visits; the labels of round 0 and of each round, and how many rounds at most."""
+    frames that it visits; the labels of round 0 and of each round, few, so that labels are counted finely; rounds at most."""
 
     name: str
     temperature: float
@@ -71,8 +72,8 @@ class System:
 
 
 SYSTEMS = {
-    "ammonia": System("NH3", 1000.0, 0.2, initial=8, batch=6, rounds=9),
-    "ethanol": System("CH3CH2OH", 600.0, 0.2, initial=10, batch=10, rounds=9),
+    "ammonia": System("NH3", 1000.0, 0.2, initial=8, batch=4, rounds=14),
+    "ethanol": System("CH3CH2OH", 600.0, 0.2, initial=10, batch=5, rounds=16),
 }
 TRAJECTORIES, STEPS = 125, 2000
 ROUNDS_A_RUN = 2
@@ -83,15 +84,22 @@ BARRIER_ANGSTROM = 0.15
 def settings(place: Place) -> Facts:
     """What all campaigns share, and how their dynamics is judged."""
     judged = {"trajectories": TRAJECTORIES, "steps": STEPS, "bound": WANTED_BOUND, "visited": VISITED}
-    return {"campaign": _shared(place), "level": str(LEVEL), **judged}
+    systems = {name: asdict(system) for name, system in SYSTEMS.items()}
+    return {"campaign": _shared(place), "systems": systems, "level": str(LEVEL), **judged}
 
 
 def cells(options: Options) -> list[Facts]:
     """A campaign for each system, seed and arm; those of one seed begin with the same labels."""
     seeds = SEEDS[:1] if options.quick else SEEDS
     systems = list(SYSTEMS)[:1] if options.quick else SYSTEMS
-    arms = (DEFAULT, CONTROL) if options.quick else ARMS
-    return [{"system": system, "arm": arm, "seed": seed} for seed in seeds for system in systems for arm in arms]
+    arms = dict.fromkeys((DEFAULT, CONTROL), SEEDS[:1]) if options.quick else ARMS
+    return [
+        {"system": system, "arm": arm, "seed": seed}
+        for seed in seeds
+        for system in systems
+        for arm, of_arm in arms.items()
+        if seed in of_arm
+    ]
 
 
 def measure(cell: Facts, place: Place) -> Lines:
@@ -101,16 +109,26 @@ def measure(cell: Facts, place: Place) -> Lines:
     folder.mkdir(parents=True, exist_ok=True)
     write_structures(folder / "start.xyz", [system.structure])
     lines: Lines = []
-    for round in range(1, (2 if place.quick else system.rounds) + 1):
+    last = 2 if place.quick else system.rounds
+    for round in range(1, last + 1):
         if not _file(folder, round).is_file():
             if round % ROUNDS_A_RUN == 1:
-                _run(folder, cell, place, round + ROUNDS_A_RUN - 1)
-            _file(folder, round).write_text(json.dumps(_judged(folder, cell, place, round)), encoding="utf-8")
+                _run(folder, cell, place, min(round + ROUNDS_A_RUN - 1, last))
+            started = _spent()
+            judged = _judged(folder, cell, place, round)
+            taken = {"judging_core_seconds": _spent() - started}
+            _file(folder, round).write_text(json.dumps(judged | taken), encoding="utf-8")
         held = json.loads(_file(folder, round).read_text(encoding="utf-8"))
-        lines.append(({"labels": held.pop("labels")}, held | {"barrier": _at_barrier(folder, cell, place, round)}))
+        lines.append(({"labels": held.pop("labels")}, held | _of_registry(folder, cell, place, round, held)))
         if all(figures["reached"] for _, figures in lines[-2:]) and len(lines) > 1:
             break
     return lines
+
+
+def _spent() -> float:
+    """Core-seconds of this process and of those it waited for."""
+    taken = os.times()
+    return taken.user + taken.system + taken.children_user + taken.children_system
 
 
 def _file(folder: Path, round: int) -> Path:
@@ -175,7 +193,6 @@ def _judged(folder: Path, cell: Facts, place: Place, round: int) -> Figures:
         assert record is not None
         found = _dynamics(registry, name, record, system, place)
         labels = len(registry.training_set(record.training_set).items)
-        spent = 3600.0 * registry.spending(name).core_hours
         committee = committee_of(record, calibration_of(registry, record))
     stable, trajectories = sum(found.report.stable), len(found.report.stable)
     bound = float(stats.binomtest(stable, trajectories).proportion_ci(0.95, "wilson").low)
@@ -190,19 +207,24 @@ def _judged(folder: Path, cell: Facts, place: Place, round: int) -> Figures:
         "stable_bound": bound,
         "visited_rmse": rmse,
         "reached": bound >= WANTED_BOUND and rmse <= system.tolerance,
-        "core_seconds_so_far": spent,
     }
 
 
-def _at_barrier(folder: Path, cell: Facts, place: Place, round: int) -> float | None:
-    """Of the labels that this round's model had, how many are near the barrier of the inversion of ammonia: a rare event, which
-    plain dynamics at the temperature of the campaign hardly meets. None for a system without one."""
-    if cell["system"] != "ammonia":
-        return None
+def _of_registry(folder: Path, cell: Facts, place: Place, round: int, judged: Figures) -> Figures:
+    """What the campaign of this round's model tells. `barrier`: of the labels that the model had, the share near the barrier of
+    the inversion of ammonia, a rare event which plain dynamics at the temperature of the campaign hardly meets; None for a
+    system without one. The cost of the campaign up to this model, and of this round with its judgement."""
     name = _campaign(cell, place, round)["name"]
     with Registry.open(folder / f"{name}.db") as registry:
         labeled = [each.proposal.structure for each in registry.proposals(name) if each.round < round and each.label_id]
-    return float(np.mean([_umbrella_height(each.positions) < BARRIER_ANGSTROM for each in labeled]))
+        by_round = [sum(core_seconds(registry, name, each).values()) for each in range(1, round + 1)]
+    heights = [_umbrella_height(each.positions) for each in labeled] if cell["system"] == "ammonia" else []
+    return {
+        "barrier": float(np.mean(np.array(heights) < BARRIER_ANGSTROM)) if heights else None,
+        "core_seconds_so_far": sum(by_round),
+        "posterior": f"{place.name_of(cell)}-{round}",
+        "sampling_core_seconds": by_round[-1] + judged["judging_core_seconds"],
+    }
 
 
 def _umbrella_height(positions: np.ndarray) -> float:
@@ -235,14 +257,15 @@ def _force_rmse(structures: Sequence[Structure], forces: Sequence[np.ndarray]) -
 
 
 def labels_to_target(done: Results, system: str, arm: str) -> tuple[dict[int, float], set[int]]:
-    """By seed, labels of the first round that reached the target; and the seeds that never did, with the labels they had."""
+    """By seed, labels of the first of two rounds in a row that reached the target; and the seeds that never did, with the
+    labels they had."""
     found: dict[int, float] = {}
     never: set[int] = set()
     for seed in sorted({cell["seed"] for cell, _ in done.of(system=system, arm=arm)}):
         lines = sorted((cell["labels"], figures["reached"]) for cell, figures in done.of(system=system, arm=arm, seed=seed))
-        reached = [labels for labels, met in lines if met]
-        found[seed] = reached[0] if reached else lines[-1][0]
-        never |= set() if reached else {seed}
+        lasting = [labels for (labels, met), (_, still) in pairwise(lines) if met and still]
+        found[seed] = lasting[0] if lasting else lines[-1][0]
+        never |= set() if lasting else {seed}
     return found, never
 
 
@@ -253,7 +276,7 @@ def comparisons(done: Results, place: Place) -> list[Comparison]:
     found = []
     for system in sorted({cell["system"] for cell, _ in done.cells}):
         theirs, _ = labels_to_target(done, system, CONTROL)
-        for arm in ARMS[:-1]:
+        for arm in (each for each in ARMS if each != CONTROL):
             ours, never = labels_to_target(done, system, arm)
             if not ours:
                 continue
