@@ -275,7 +275,7 @@ class Potential:
         low, high = LOG_SIGMA_RANGE
         base = self.config.energy_noise_ev_per_atom / scale
         if self.config.learn_energy_noise:
-            per_atom = base * self._head("noise_energy", views, features).clamp(low, high).exp()
+            per_atom = base * _bounded(self._head("noise_energy", views, features), low, high).exp()
         else:
             per_atom = torch.full_like(features[:, :, 0], base)
         total = _sum_by_structure(per_atom * batch.atom_mask, batch)
@@ -328,3 +328,9 @@ def _strained(positions: Tensor, cells: Tensor, batch: StructureBatch) -> tuple[
 
 def _detached(raw: Raw) -> Raw:
     return replace(raw, **{name: value.detach() for name, value in vars(raw).items() if value is not None})
+
+
+def _bounded(values: Tensor, low: float, high: float) -> Tensor:
+    """Into (`low`, `high`), 0 and the slope there kept. Its slope falls off slowly, as x^-2: before a network knows the energies
+    its noise rises far, and where the slope is zero it would never come back."""
+    return values / (1.0 + values.clamp(min=0) / high + values.clamp(max=0) / low)
