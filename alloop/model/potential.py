@@ -331,6 +331,6 @@ def _detached(raw: Raw) -> Raw:
 
 
 def _bounded(values: Tensor, low: float, high: float) -> Tensor:
-    """Into (`low`, `high`), 0 and the slope there kept. The slope falls off slowly, as x^-2: before a network knows its energies
-    the noise rises far, and where the slope is zero it would never come back."""
+    """Into (`low`, `high`), 0 and the slope there kept. It falls off slowly, as x^-2: before a network knows its energies the
+    noise rises far, and where the slope is zero it would never come back."""
     return values / (1.0 + values.clamp(min=0) / high + values.clamp(max=0) / low)

@@ -154,14 +154,14 @@ def first(target: Target, k: int) -> Target:
 
 
 def comparisons(done: Results, place: Place) -> list[Comparison]:
-    """Many independent chains beside one of them; and both arms, with half of the samples and with all."""
+    """Many independent chains beside one of them; and both arms, at half of the samples and all: figures that have an aim."""
     most, found = max(cell["k"] for cell, _ in done.cells), []
     for length in _lengths(done):
         chains, chain = ({"length": length, "arm": arm} for arm in ARMS)
         found += compared(f"C{length}, k = {most} beside k = 1", done, place, chains | {"k": most}, chains | {"k": 1})
         for k in (most // 2, most):
             found += compared(f"C{length}, k = {k}", done, place, chains | {"k": k}, chain | {"k": k})
-    return found
+    return [each for each in found if each.figure in AIMS]
 
 
 def rows(done: Results, beside: Sequence[Comparison]) -> list[Row]:
