@@ -191,6 +191,12 @@ class ProposalConfig(Section):
     energy_window_ev_per_atom: float = Field(
         default=0.5, gt=0, description="above the lowest label; higher proposals are rejected"
     )
+    strain_window_ev: float = Field(
+        default=1.0,
+        gt=0,
+        description="by the force field of round 0, for one bond length or angle of a molecule whose bonds do not break; "
+        "more is rejected: a young model is sure of nonsense there",
+    )
     trust_upper_ev_per_angstrom: float = Field(default=2.0, gt=0, description="uncertainty above which a proposal is 'failed'")
     duplicate_rmsd_angstrom: float = Field(
         default=0.02, gt=0, description="closer than this, after rotation and permutation, is the same geometry"

@@ -15,6 +15,7 @@ from alloop.proposals.explore import TrustLevels, candidates, explore
 from alloop.proposals.probe import FRAMES_PER_TRAJECTORY
 from alloop.proposals.proposal import Proposal, Rejection, Strategy
 from alloop.proposals.screen import screen
+from alloop.proposals.strain import is_strained
 from alloop.rng import numpy_stream, stream_seed
 from alloop.structures.structure import Structure
 from alloop.structures.systems import in_turn, system_of
@@ -87,12 +88,13 @@ class Pools:
         return self._frames(run_dynamics(self.committee, taken, dynamics, seed=seed, frames=frames))
 
     def explored(self, generator: np.random.Generator) -> list[Proposal]:
-        """Of exploration from training structures, biased where that is the strategy. The probe says what is a usual
-        uncertainty this round."""
+        """Of exploration from training structures, biased where that is the strategy. Structures held out for calibration say
+        what is a usual uncertainty this round: the probe may have gone where nothing is known."""
         biased, dynamics = self.config.strategy == "biased", self.config.dynamics
-        sigmas = np.concatenate([each.sigmas for each in self.task.trajectories])
+        held_out = [item.structure for item in self.task.training_set.calibration]
         lower = dynamics.trust_lower_ev_per_angstrom
-        usual = max(float(np.median(sigmas)), lower) if len(sigmas) else lower
+        sigmas = self.committee.force_scale * self.committee.predict(held_out).force_sigma if held_out else [lower]
+        usual = max(float(np.median(sigmas)), lower)
         levels = TrustLevels(lower, min(self.config.trust_upper_ev_per_angstrom, dynamics.stop_ratio * usual), self._judge)
         starts = self._training(generator)
         found = explore(self.committee, starts, dynamics, levels, biased=biased, seed=self.seed, round=self.round)
@@ -145,7 +147,7 @@ class Pools:
         return replace(proposal, rejection=self._judge(proposal.structure, start, energy, proposal.score))
 
     def _judge(self, frame: Structure, start: Structure, energy: float, sigma: float | None) -> Rejection | None:
-        return screen(
+        found = screen(
             frame,
             start=start,
             predicted_energy_above_lowest_ev_per_atom=self.task.training_set.above_lowest(frame, energy),
@@ -153,3 +155,6 @@ class Pools:
             config=self.config,
             reactions=self.task.reactions,
         )
+        if found is None and not self.task.reactions and is_strained(frame, self.task.starts, self.config.strain_window_ev):
+            return Rejection.STRAIN
+        return found

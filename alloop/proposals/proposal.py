@@ -29,6 +29,7 @@ class Rejection(Enum):
 
     OVERLAP = "two atoms are closer than their covalent radii allow"
     FRAGMENT = "the molecule fell apart"
+    STRAIN = "a bond length or an angle is far from rest"
     ENERGY = "the predicted energy is outside the thermal window"
     FAILED = "the uncertainty is above the upper trust level: the model knows nothing here"
     DUPLICATE = "the same geometry is already known, or was proposed before in this round"

@@ -18,6 +18,7 @@ MOST_LABEL_ROWS = 2000
 REJECTION_NAMES = {
     Rejection.OVERLAP: "overlap",
     Rejection.FRAGMENT: "fell apart",
+    Rejection.STRAIN: "strained",
     Rejection.ENERGY: "energy",
     Rejection.FAILED: "too uncertain",
     Rejection.DUPLICATE: "duplicate",
