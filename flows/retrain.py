@@ -6,15 +6,19 @@ from typing import Any
 from alloop.errors import AlloopError
 from alloop.registry.registry import Registry
 from alloop.registry.status import LabelStatus
+from flows.gate import gate
 from flows.progress import Step
+from flows.settings import load_settings
 from flows.steps import step
 from flows.wiring import CampaignRef, open_registry
 
 
 @step("register")
 def register(ref: CampaignRef, round: int) -> dict[str, Any]:
-    """Snapshot the training set of round + 1. Returns its digest; the same round twice gives the same one."""
-    with open_registry(ref) as registry:
+    """Pass the labels through the gate, then snapshot the training set of round + 1. Returns its digest; the same round twice gives the same one."""
+    settings = load_settings()
+    with open_registry(ref, settings) as registry:
+        gate(registry, ref, round, settings)
         return {"training_set": register_labels(registry, ref, round)}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alloop.errors import MissingExtraError
+from alloop.labels.checks import check_against_atoms
 from alloop.labels.label import FailureKind, Label, LabelFailure, LabelRequest
 from alloop.labels.labeler import Availability, Capabilities, Resources
 from alloop.labels.level_of_theory import LevelOfTheory, TbliteLevel
@@ -30,11 +31,6 @@ if TYPE_CHECKING:
     from tblite.interface import Calculator, Result
 
 CAPABILITIES = Capabilities(elements=frozenset(range(1, 87)), periodic=True, stress=True, open_shell=True)
-# Energy above (+) or below (-) the isolated neutral atoms. The strongest bonds known hold 8 eV an atom (diamond: 7.4), xTB
-# overbinds by up to a third; 15 eV an atom above the atoms is a collision. A charge adds at most about 25 eV (He+).
-HIGHEST_ABOVE_ATOMS_EV = 15.0
-LOWEST_BELOW_ATOMS_EV = 15.0
-CHARGE_ALLOWANCE_EV = 30.0
 # The texts that tblite 0.4 to 0.8 raises, and what they mean for the label.
 FAILURES = {
     "not converged": FailureKind.CONVERGENCE,
@@ -136,17 +132,8 @@ def _symmetric(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _absurd_energy(level: TbliteLevel, structure: Structure, energy: float) -> LabelFailure | None:
     """tblite returns an energy for any geometry, however squashed: compare it with the isolated atoms."""
-    above = energy - sum(_atom_energy(level.method, int(number)) for number in structure.numbers)
-    allowance = CHARGE_ALLOWANCE_EV * abs(structure.total_charge)
-    highest = HIGHEST_ABOVE_ATOMS_EV * structure.n_atoms + allowance
-    lowest = -LOWEST_BELOW_ATOMS_EV * structure.n_atoms - allowance
-    if lowest <= above <= highest:
-        return None
-    return LabelFailure(
-        FailureKind.INPUT,
-        f"an energy that no arrangement of these atoms can have: {above / structure.n_atoms:.1f} eV an atom above the isolated"
-        f" atoms (from {-LOWEST_BELOW_ATOMS_EV:g} to {HIGHEST_ABOVE_ATOMS_EV:g} is plausible); look for overlapping atoms",
-    )
+    atoms = {int(number): _atom_energy(level.method, int(number)) for number in structure.numbers}
+    return check_against_atoms(structure, energy, atoms)
 
 
 @cache

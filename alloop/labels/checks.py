@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from ase.data import ground_state_magnetic_moments
 
 from alloop.labels.label import FailureKind, Label, LabelFailure, LabelRequest
 from alloop.labels.level_of_theory import LevelOfTheory
@@ -20,6 +21,12 @@ LARGEST_FORCE_EV_PER_ANGSTROM = 300.0
 LOWEST_ENERGY_EV_PER_Z_CUBED = -27.2
 # Above its separated nuclei and electrons nothing is bound; calculators that count from elsewhere get some room.
 HIGHEST_ENERGY_EV_PER_ATOM = 100.0
+
+# Energy above (+) or below (-) the isolated neutral atoms. The strongest bonds known hold 8 eV an atom (diamond: 7.4), xTB
+# overbinds by up to a third; 15 eV an atom above the atoms is a collision. A charge adds at most about 25 eV (He+).
+HIGHEST_ABOVE_ATOMS_EV = 15.0
+LOWEST_BELOW_ATOMS_EV = 15.0
+CHARGE_ALLOWANCE_EV = 30.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,28 @@ def check_label(request: LabelRequest, label: Label) -> LabelFailure | None:
     kind, message = said
     evidence = f"energy {label.energy!r} eV\nforces eV/Å\n{np.array2string(label.forces, threshold=300)}"
     return LabelFailure(kind, message, evidence, label.cost_core_seconds, label.provenance)
+
+
+def isolated_atom(number: int) -> Structure:
+    """A neutral atom in its ground state's multiplicity (NIST Atomic Spectra Database, as listed by ASE)."""
+    numbers = np.array([number])
+    spin = round(float(ground_state_magnetic_moments[number])) + 1
+    return Structure.molecule(numbers, np.zeros((1, 3)), spin_multiplicity=spin)
+
+
+def check_against_atoms(structure: Structure, energy: float, atoms: Mapping[int, float]) -> LabelFailure | None:
+    """Why no arrangement of these atoms can have this energy, or None; `atoms`: energy in eV of each isolated element."""
+    above = energy - sum(atoms[int(number)] for number in structure.numbers)
+    allowance = CHARGE_ALLOWANCE_EV * abs(structure.total_charge)
+    highest = HIGHEST_ABOVE_ATOMS_EV * structure.n_atoms + allowance
+    lowest = -LOWEST_BELOW_ATOMS_EV * structure.n_atoms - allowance
+    if lowest <= above <= highest:
+        return None
+    return LabelFailure(
+        FailureKind.INPUT,
+        f"an energy that no arrangement of these atoms can have: {above / structure.n_atoms:.1f} eV an atom above the isolated"
+        f" atoms (from {-LOWEST_BELOW_ATOMS_EV:g} to {HIGHEST_ABOVE_ATOMS_EV:g} is plausible); look for overlapping atoms",
+    )
 
 
 def limits(level: LevelOfTheory) -> Balance:

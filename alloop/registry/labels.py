@@ -11,7 +11,7 @@ from alloop.registry.holders import Holder
 from alloop.registry.proposals import FIRST_PROPOSAL
 from alloop.registry.records import AttemptRecord, LabelRecord
 from alloop.registry.rows import blob_array
-from alloop.registry.status import LabelStatus
+from alloop.registry.status import AttemptOutcome, LabelStatus
 from alloop.registry.tables import AttemptRow, LabelRow, ProposalRow
 
 
@@ -48,7 +48,22 @@ def label_records(session: Session, campaign: str, status: LabelStatus | None) -
 def attempt_records(session: Session, label_id: str) -> list[AttemptRecord]:
     """The history of a label, oldest first."""
     rows = session.scalars(select(AttemptRow).where(AttemptRow.label_id == label_id).order_by(AttemptRow.attempt_id))
-    return [_attempt(row) for row in rows]
+    return [attempt_record(row) for row in rows]
+
+
+def audited(session: Session, campaign: str, spec: str) -> set[str]:
+    """Labels of a campaign with an audit of this `spec` in their history."""
+    query = (
+        select(AttemptRow.label_id)
+        .join(ProposalRow, ProposalRow.label_id == AttemptRow.label_id)
+        .where(
+            ProposalRow.campaign_id == find_campaign(session, campaign).campaign_id,
+            AttemptRow.outcome == AttemptOutcome.AUDITED,
+            AttemptRow.token == spec,
+        )
+        .distinct()
+    )
+    return set(session.scalars(query))
 
 
 def _label(row: Any) -> LabelRecord:
@@ -72,7 +87,7 @@ def _label(row: Any) -> LabelRecord:
     )
 
 
-def _attempt(row: AttemptRow) -> AttemptRecord:
+def attempt_record(row: AttemptRow) -> AttemptRecord:
     known = row.host is not None and row.pid is not None and row.process_started is not None
     return AttemptRecord(
         label_id=row.label_id,
@@ -87,4 +102,5 @@ def _attempt(row: AttemptRow) -> AttemptRecord:
         cost_core_seconds=row.cost_core_seconds,
         energy=row.energy,
         forces=blob_array(row.forces),
+        provenance=row.provenance or {},
     )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from alloop.campaign.state import Decision, RoundReport
 from alloop.config import CampaignConfig
+from alloop.errors import InputError
 from alloop.labels.label import FailureKind, LabelRequest
 from alloop.posterior.sample import PosteriorSample
 from alloop.proposals.proposal import Proposal, Strategy
@@ -81,7 +82,8 @@ class LabelRecord:
 
 @dataclass(frozen=True)
 class AttemptRecord:
-    """One ended attempt. `energy` (eV) and `forces` are kept here for stale results only."""
+    """One ended attempt, or what else befell a label. `energy` (eV) and `forces` are kept here for stale results and
+    duplicates only; `provenance`: who reviewed it, what an audit found, which file it was imported from."""
 
     label_id: str
     attempt: int
@@ -95,6 +97,20 @@ class AttemptRecord:
     cost_core_seconds: float
     energy: float | None
     forces: NDArray[np.float64] | None
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Review:
+    """Why somebody, or a check named `by`, changed where a label stands. Raises `InputError` without a comment."""
+
+    comment: str
+    by: str
+    evidence: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.comment.strip():
+            raise InputError("a comment that says why", "an empty one", 'say it: --comment "..."')
 
 
 @dataclass(frozen=True)

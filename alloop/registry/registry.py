@@ -16,10 +16,23 @@ from alloop.labels.label import Label, LabelFailure
 from alloop.labels.level_of_theory import LevelOfTheory
 from alloop.posterior.sample import PosteriorSample
 from alloop.proposals.proposal import Proposal
-from alloop.registry import campaigns, claims, labels, posteriors, proposals, rounds, rows, training_sets, withdrawals
+from alloop.registry import (
+    campaigns,
+    claims,
+    imports,
+    labels,
+    posteriors,
+    proposals,
+    reviews,
+    rounds,
+    rows,
+    training_sets,
+    withdrawals,
+)
 from alloop.registry.blobs import BlobStore
 from alloop.registry.engine import make_engine, mapped_errors, registry_url, writer
 from alloop.registry.holders import Holder
+from alloop.registry.imports import ImportTally, LabeledRequest
 from alloop.registry.records import (
     AttemptRecord,
     CampaignRecord,
@@ -28,6 +41,7 @@ from alloop.registry.records import (
     LabelRecord,
     PosteriorRecord,
     ProposalRecord,
+    Review,
     RoundRecord,
 )
 from alloop.registry.schema import prepare
@@ -193,6 +207,51 @@ class Registry:
     def attempts(self, label_id: str) -> list[AttemptRecord]:
         """The history of a label, oldest first."""
         return self._read(labels.attempt_records, label_id)
+
+    # reviews and imports
+
+    def find_label(self, campaign: str, prefix: str) -> str:
+        """The id of the one label of a campaign that begins with `prefix`. Raises `NotFoundError`."""
+        return self._read(reviews.find_label, campaign, prefix)
+
+    def quarantine(self, label_id: str, review: Review) -> None:
+        """Set a complete label aside: no new training set has it. Raises `RegistryError` where it cannot be."""
+        self._write(reviews.quarantine, label_id, review)
+
+    def invalidate(self, label_id: str, review: Review) -> None:
+        """Declare a complete or quarantined label wrong. Raises `RegistryError` where it cannot be."""
+        self._write(reviews.invalidate, label_id, review)
+
+    def restore(self, label_id: str, review: Review) -> LabelStatus:
+        """Take that back, or let a failed label be tried once more; returns where it stands now."""
+        return self._write(reviews.restore, label_id, review)
+
+    def record_audit(self, label_id: str, spec: str, facts: Mapping[str, Any], verdict: Review | None) -> bool:
+        """Remember what an audit found, once for each `spec`; a `verdict` quarantines the label. Whether it was new."""
+        return self._write(reviews.record_audit, label_id, spec, facts, verdict)
+
+    def audited(self, campaign: str, spec: str) -> set[str]:
+        """The labels of a campaign that the audit `spec` has looked at."""
+        return self._read(labels.audited, campaign, spec)
+
+    def import_labels(self, batch: Sequence[LabeledRequest], source: str, *, computed: bool = False) -> ImportTally:
+        """Store labels that were not computed through the queue, once; `source` is a digest of where they came from.
+
+        Where a label is there already, its numbers stay and the others go to its history.
+        """
+        return self._write(imports.import_labels, batch, source, computed=computed)
+
+    def stored(self, structures_: Sequence[Structure], level: LevelOfTheory) -> list[Label | None]:
+        """Complete labels of these structures at a level, None where there is none."""
+        return self._read(imports.stored, structures_, level)
+
+    def add_duplicate(self, label_id: str, token: str, label: Label) -> None:
+        """Keep the numbers of a label computed once more in its history, once for each `token`."""
+        self._write(imports.add_duplicate, label_id, token, label)
+
+    def duplicates(self, campaign: str) -> list[tuple[LabeledStructure, AttemptRecord]]:
+        """Complete labels of a campaign with each of their duplicates."""
+        return self._read(imports.duplicates, campaign)
 
     # training sets
 

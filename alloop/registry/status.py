@@ -19,13 +19,19 @@ class LabelStatus(Enum):
 
 
 class AttemptOutcome(Enum):
-    """How one attempt ended, in the append-only history of a label."""
+    """How one attempt ended, or what else befell the label, in its append-only history."""
 
     COMPLETE = "complete"  # its result is the label
     FAILED = "failed"  # the labeler returned a failure
     LOST = "lost"  # the worker died, or its lease ran out
     RELEASED = "released"  # handed back unstarted or unfinished, not counted
     STALE = "stale"  # came after the lease was lost: kept here, never as the label
+    IMPORTED = "imported"  # its numbers came from a file
+    DUPLICATE = "duplicate"  # computed or imported once more: kept here, it tells the noise of labels
+    AUDITED = "audited"  # forces were compared with differences of energies
+    QUARANTINED = "quarantined"  # set aside by a check or a person
+    INVALIDATED = "invalidated"  # declared wrong by a person
+    RESTORED = "restored"  # a person took the last of these two back, or let a failed one be tried again
 
 
 class CampaignStatus(Enum):
@@ -37,12 +43,12 @@ class CampaignStatus(Enum):
 
 TRANSITIONS: Mapping[LabelStatus, frozenset[LabelStatus]] = {
     LabelStatus.PROPOSED: frozenset({LabelStatus.WAITING, LabelStatus.CANCELLED}),
-    LabelStatus.WAITING: frozenset({LabelStatus.LEASED, LabelStatus.CANCELLED}),
+    LabelStatus.WAITING: frozenset({LabelStatus.LEASED, LabelStatus.CANCELLED, LabelStatus.COMPLETE}),
     LabelStatus.LEASED: frozenset({LabelStatus.COMPLETE, LabelStatus.WAITING, LabelStatus.FAILED, LabelStatus.QUARANTINED}),
-    LabelStatus.COMPLETE: frozenset({LabelStatus.QUARANTINED}),
-    LabelStatus.FAILED: frozenset({LabelStatus.WAITING}),
-    LabelStatus.QUARANTINED: frozenset({LabelStatus.WAITING, LabelStatus.COMPLETE}),
-    LabelStatus.CANCELLED: frozenset({LabelStatus.WAITING}),
+    LabelStatus.COMPLETE: frozenset({LabelStatus.QUARANTINED, LabelStatus.FAILED}),
+    LabelStatus.FAILED: frozenset({LabelStatus.WAITING, LabelStatus.COMPLETE}),
+    LabelStatus.QUARANTINED: frozenset({LabelStatus.WAITING, LabelStatus.COMPLETE, LabelStatus.FAILED}),
+    LabelStatus.CANCELLED: frozenset({LabelStatus.WAITING, LabelStatus.COMPLETE}),
 }
 
 OPEN_STATUSES = (LabelStatus.WAITING, LabelStatus.LEASED)

@@ -7,7 +7,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from alloop.campaign.budget import may_stay_open
-from alloop.errors import NotFoundError
+from alloop.errors import NotFoundError, RegistryError
 from alloop.registry.campaigns import find_campaign
 from alloop.registry.proposals import FIRST_PROPOSAL, IS_FOR_TRAINING
 from alloop.registry.rounds import begin_round
@@ -16,6 +16,7 @@ from alloop.registry.status import OPEN_STATUSES, CampaignStatus, LabelStatus
 from alloop.registry.tables import (
     CampaignRow,
     LabelRow,
+    LevelRow,
     PosteriorRow,
     ProposalRow,
     RoundRow,
@@ -25,13 +26,14 @@ from alloop.registry.tables import (
 )
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 
+SET_ASIDE = (LabelStatus.QUARANTINED, LabelStatus.FAILED)
 _RESULT = (LabelRow.label_id, LabelRow.energy, LabelRow.forces, LabelRow.stress)
 
 
 def snapshot_training_set(session: Session, campaign: str, round: int) -> TrainingSet:
     """The training set of a round: made from all complete labels at the first call, the same ever after.
 
-    Raises `NotFoundError` while the campaign has no complete label.
+    Raises `NotFoundError` while the campaign has no complete label, `RegistryError` where they are of several levels of theory.
     """
     campaign_id = find_campaign(session, campaign).campaign_id
     begin_round(session, campaign, round)
@@ -45,6 +47,7 @@ def snapshot_training_set(session: Session, campaign: str, round: int) -> Traini
     items = labeled(session, campaign, {Purpose.TRAIN, Purpose.CALIBRATION})
     if not items:
         raise NotFoundError(f"complete labels of campaign {campaign!r}", "there are none", "label first: `alloop label`")
+    _refuse_mixed_levels(session, campaign_id)
     made = TrainingSet(tuple(items))
     insert_new(session, TrainingSetRow, [{"digest": made.digest, "items": len(items)}])
     rows = [
@@ -88,8 +91,9 @@ def labeled(session: Session, campaign: str, purposes: Collection[Purpose]) -> l
 
 
 def retraining_due(session: Session, campaign: str) -> bool:
-    """Whether new labels call for retraining: complete labels to train on that the latest posterior has not seen, no more of
-    the campaign's labels waiting or leased than the next model leaves open, and the campaign not stopped."""
+    """Whether new labels call for retraining: complete labels to train on that the latest posterior has not seen, or labels set
+    aside that it has seen; no more of the campaign's labels waiting or leased than the next model leaves open, and the campaign
+    not stopped."""
     row = find_campaign(session, campaign)
     if row.status is CampaignStatus.STOPPED:
         return False
@@ -114,7 +118,24 @@ def retraining_due(session: Session, campaign: str) -> bool:
         .group_by(LabelRow.label_id)
         .having(IS_FOR_TRAINING)
     )
-    return session.scalar(new.limit(1)) is not None
+    gone = labels.where(LabelRow.status.in_(SET_ASIDE), LabelRow.label_id.in_(seen))
+    return session.scalar(new.limit(1)) is not None or session.scalar(gone.limit(1)) is not None
+
+
+def _refuse_mixed_levels(session: Session, campaign_id: int) -> None:
+    """Energies of two levels of theory have no common surface: no model may learn both."""
+    levels = session.scalars(
+        select(LevelRow.description)
+        .join(LabelRow, LabelRow.level_id == LevelRow.level_id)
+        .join(ProposalRow, ProposalRow.label_id == LabelRow.label_id)
+        .where(ProposalRow.campaign_id == campaign_id, LabelRow.status == LabelStatus.COMPLETE)
+        .group_by(LevelRow.level_id, LevelRow.description)
+        .order_by(LevelRow.description)
+    ).all()
+    if len(levels) > 1:
+        raise RegistryError(
+            "labels of one level of theory in a training set", f"labels of {' and '.join(levels)}", "begin a campaign for each level"
+        )
 
 
 def _left_open(session: Session, row: CampaignRow) -> int:
