@@ -1,8 +1,7 @@
-"""Commands that look: `status`, `export`, `report`. They change nothing, and run beside a campaign at work."""
+"""Commands that look: `status`, `report`. They change nothing, and run beside a campaign at work."""
 
 import json
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,17 +17,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, on stand
 MEV_PER_EV = 1000.0
 
 
-class ExportFormat(StrEnum):
-    """Formats of exported labels."""
-
-    EXTXYZ = "extxyz"
-    NPZ = "npz"
-
-
 def register(app: typer.Typer) -> None:
     """Add this file's commands."""
     app.command()(status)
-    app.command()(export)
     app.command()(report)
 
 
@@ -42,21 +33,6 @@ def status(file: CampaignFile, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(facts, indent=2))
     else:
         _show(facts)
-
-
-def export(
-    file: CampaignFile,
-    output: Annotated[Path, typer.Option(help="The file to write.")],
-    format: Annotated[ExportFormat, typer.Option(help="extxyz (REF_energy, REF_forces) or npz.")] = ExportFormat.EXTXYZ,
-) -> None:
-    """Write all labels of the campaign to a file, with purpose, round and strategy. Energies in eV, forces in eV/Å."""
-    from flows.export import write_extxyz, write_npz
-    from flows.wiring import opened, refuse_own_files
-
-    with opened(file) as (registry, ref):
-        refuse_own_files(file, ref, output)
-        count = (write_extxyz if format is ExportFormat.EXTXYZ else write_npz)(registry, ref.campaign, output)
-    typer.echo(f"wrote {count} labels to {output}")
 
 
 def report(

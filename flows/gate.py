@@ -12,6 +12,7 @@ from alloop.labels.checks import check_against_atoms, isolated_atom
 from alloop.labels.label import Label, LabelFailure, LabelRequest
 from alloop.labels.labeler import Resources
 from alloop.labels.level_of_theory import LevelOfTheory
+from alloop.labels.noise import LabelNoise, estimate_noise
 from alloop.registry.imports import LabeledRequest
 from alloop.registry.records import LabelRecord, Review
 from alloop.registry.registry import Registry
@@ -106,6 +107,16 @@ def _audit(
     return verdicts
 
 
+def noise_of(registry: Registry, campaign: str) -> LabelNoise | None:
+    """From labels of a campaign and what they came out as when they were computed or imported again."""
+    pairs = [
+        (Label(item.energy, item.forces, None, 0.0), Label(again.energy, again.forces, None, 0.0))
+        for item, again in registry.duplicates(campaign)
+        if again.energy is not None and again.forces is not None
+    ]
+    return estimate_noise(pairs)
+
+
 def label_of(record: LabelRecord) -> Label:
     """The numbers of a complete label."""
     assert record.energy is not None
@@ -133,9 +144,7 @@ def _beside_atoms(registry: Registry, ref: CampaignRef, settings: Settings, voic
     return aside
 
 
-def _atoms(
-    registry: Registry, structures: Sequence[Structure], level: LevelOfTheory, settings: Settings
-) -> dict[int, float]:
+def _atoms(registry: Registry, structures: Sequence[Structure], level: LevelOfTheory, settings: Settings) -> dict[int, float]:
     """Energies in eV of the isolated atoms, computed once for a level of theory; those that fail are left out."""
     numbers = sorted({int(number) for structure in structures for number in structure.numbers})
     known = dict(zip(numbers, registry.stored([isolated_atom(each) for each in numbers], level), strict=True))

@@ -15,7 +15,8 @@ from flows.wiring import CampaignRef, open_registry
 
 @step("register")
 def register(ref: CampaignRef, round: int) -> dict[str, Any]:
-    """Pass the labels through the gate, then snapshot the training set of round + 1. Returns its digest; the same round twice gives the same one."""
+    """Pass the labels through the gate, then snapshot the training set of round + 1. Returns its digest; the same round twice
+    gives the same one."""
     settings = load_settings()
     with open_registry(ref, settings) as registry:
         gate(registry, ref, round, settings)

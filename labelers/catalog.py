@@ -20,6 +20,7 @@ MODULES = {
     "pyscf": "labelers.pyscf_dft",
     "ase": "labelers.ase_calculator",
     "scripted": "labelers.scripted",
+    "imported": "labelers.imported",
 }
 
 

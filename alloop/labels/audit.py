@@ -89,7 +89,9 @@ def displaced_structures(structure: Structure, direction: Direction) -> list[Str
     return [direction.displaced(structure, step * STEP_ANGSTROM) for step in STEPS]
 
 
-def finding(structure: Structure, label: Label, level: LevelOfTheory, direction: Direction, energies: Sequence[float]) -> Finding:
+def finding(
+    structure: Structure, label: Label, level: LevelOfTheory, direction: Direction, energies: Sequence[float]
+) -> Finding:
     """What `energies` (eV) at `displaced_structures` say of the label."""
     far_below, below, above, far_above = energies
     second = (above - below) / (2.0 * STEP_ANGSTROM)

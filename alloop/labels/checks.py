@@ -109,6 +109,8 @@ def limits(level: LevelOfTheory) -> Balance:
     """The balance that a sound label of `level` keeps."""
     if level.program == "pyscf":
         return _GRID.get(level.grid_level, _FINE_GRID)
+    if level.program == "imported":
+        return _FINE_GRID
     return _ANY_CALCULATOR if level.program == "ase" else _ANALYTIC
 
 

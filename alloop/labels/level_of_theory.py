@@ -82,7 +82,17 @@ class ScriptedLevel(_Level):
         return "Morse wells (scripted)"
 
 
-LevelOfTheory = Annotated[TbliteLevel | PyscfLevel | AseLevel | ScriptedLevel, Field(discriminator="program")]
+class ImportedLevel(_Level):
+    """A level that nothing here computes: its labels come from files. The same name is the same level."""
+
+    program: Literal["imported"] = "imported"
+    name: str = Field(min_length=3, max_length=200, description="functional, basis, program, as people would cite it")
+
+    def __str__(self) -> str:
+        return f"{self.name} (imported)"
+
+
+LevelOfTheory = Annotated[TbliteLevel | PyscfLevel | AseLevel | ScriptedLevel | ImportedLevel, Field(discriminator="program")]
 
 SHORT_NAMES: dict[str, dict[str, Any]] = {
     "xtb": {"program": "tblite"},

@@ -22,6 +22,7 @@ class Strategy(Enum):
     BIASED = "biased"  # committee dynamics drawn to disagreement
     RANDOM = "random"  # frames of committee dynamics at random times: the control
     LABELER_DYNAMICS = "labeler-dynamics"  # dynamics under the true labeler: evaluation only
+    IMPORTED = "imported"  # came with its label, from a file
 
 
 class Rejection(Enum):

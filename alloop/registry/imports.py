@@ -74,8 +74,13 @@ def import_labels(session: Session, batch: Sequence[LabeledRequest], source: str
     for item in filled:
         check_transition(known[item.label_id].status, LabelStatus.COMPLETE)
         empty = LabelRow.label_id == item.label_id, LabelRow.status == known[item.label_id].status
-        values = {**_numbers(item.label), "status": LabelStatus.COMPLETE, "ended_at": Now(), "failure_kind": None, "message": None}
-        change(session, update(LabelRow).where(*empty).values(**values))
+        done = {
+            "status": LabelStatus.COMPLETE,
+            "ended_at": Now(),
+            "failure_kind": None,
+            "message": None,
+        }
+        change(session, update(LabelRow).where(*empty).values(**_numbers(item.label), **done))
     rest = [item for item in items if item.label_id in known and not _is_empty(known[item.label_id])]
     complete = [item for item in rest if known[item.label_id].status is LabelStatus.COMPLETE]
     for item in complete:
@@ -174,4 +179,3 @@ def _history(item: LabeledRequest, source: str, outcome: AttemptOutcome, *, numb
     facts = _numbers(item.label)
     kept = facts if numbers else {"provenance": facts["provenance"], "cost_core_seconds": facts["cost_core_seconds"]}
     return {"label_id": item.label_id, "token": source, "attempt": 0, "outcome": outcome, **kept}
-

@@ -65,8 +65,8 @@ def restore(session: Session, label_id: str, review: Review) -> LabelStatus:
 
 
 def record_audit(session: Session, label_id: str, spec: str, facts: Mapping[str, Any], verdict: Review | None) -> bool:
-    """Remember what an audit found, once for each `spec` (a digest of how it was chosen and done); a `verdict` quarantines
-    the label, where it is still complete. False where this audit is known already."""
+    """Remember what an audit found (`facts`, in a sentence under "said"), once for each `spec`, a digest of how it was chosen
+    and done; a `verdict` quarantines the label, where it is still complete. False where this audit is known already."""
     known = select(AttemptRow.attempt_id).where(
         AttemptRow.label_id == label_id, AttemptRow.token == spec, AttemptRow.outcome == AttemptOutcome.AUDITED
     )
@@ -74,7 +74,9 @@ def record_audit(session: Session, label_id: str, spec: str, facts: Mapping[str,
     if session.scalar(known) is not None:
         return False
     message = "unsound" if verdict is not None else str(facts.get("said", "sound"))
-    _remember(session, label_id, attempt, AttemptOutcome.AUDITED, {"token": spec, "message": message, "provenance": dict(facts)})
+    _remember(
+        session, label_id, attempt, AttemptOutcome.AUDITED, {"token": spec, "message": message, "provenance": dict(facts)}
+    )
     if verdict is not None and status is LabelStatus.COMPLETE:
         quarantine(session, label_id, verdict)
     return True
@@ -89,7 +91,9 @@ def _review(session: Session, label_id: str, target: LabelStatus, outcome: Attem
             "nothing, or wait and look again: alloop labels",
         )
     if status is LabelStatus.CANCELLED or (status is LabelStatus.WAITING and target is not LabelStatus.WAITING):
-        raise RegistryError(f"a label that can be {outcome.value}", f"it is {status.value}: it has no numbers", "let it be labeled")
+        raise RegistryError(
+            f"a label that can be {outcome.value}", f"it is {status.value}: it has no numbers", "let it be labeled"
+        )
     check_transition(status, target)
     message = None if outcome is AttemptOutcome.RESTORED else f"{outcome.value} by {review.by}: {review.comment}"
     values: dict[str, Any] = {"status": target, "message": message, "not_before": None}

@@ -134,7 +134,9 @@ def _refuse_mixed_levels(session: Session, campaign_id: int) -> None:
     ).all()
     if len(levels) > 1:
         raise RegistryError(
-            "labels of one level of theory in a training set", f"labels of {' and '.join(levels)}", "begin a campaign for each level"
+            "labels of one level of theory in a training set",
+            f"labels of {' and '.join(levels)}",
+            "begin a campaign for each level",
         )
 
 

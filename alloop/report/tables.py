@@ -32,6 +32,7 @@ STRATEGY_NAMES = {
     Strategy.BIASED: "biased dynamics",
     Strategy.RANDOM: "random frames",
     Strategy.LABELER_DYNAMICS: "labeler dynamics",
+    Strategy.IMPORTED: "imported",
 }
 
 

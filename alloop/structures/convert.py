@@ -52,17 +52,25 @@ def read_structures(
     format = format or _format_of(path)
     if format not in PARSERS:
         raise InputError("a format of structure files", repr(format), nearest(format, PARSERS))
-    frames = PARSERS[format](_read_text(path))
+    frames = PARSERS[format](read_text(path))
     if not frames:
         raise StructureError(f"atoms in {path.name}", "none", "is this the right file?")
+    structures = structures_of(frames, length_unit, (total_charge, spin_multiplicity))
+    given = (total_charge is not None, spin_multiplicity is not None)
+    return structures, summarise(path.name, format, frames, structures, given, (CHARGE_KEYS, MULTIPLICITY_KEYS))
+
+
+def structures_of(
+    frames: Sequence[Frame], length_unit: str | None, electrons: tuple[int | None, int | None]
+) -> list[Structure]:
+    """What `frames` hold, checked as `read_structures` says; `electrons`: charge and multiplicity where a frame names none."""
     factor = LENGTH_UNITS[length_unit or "Angstrom"]
-    structures = [_structure(frame, factor, total_charge, spin_multiplicity) for frame in frames]
+    structures = [_structure(frame, factor, *electrons) for frame in frames]
     if length_unit is None:
         check_length_unit(structures)
     for frame, structure in zip(frames, structures, strict=True):
         check_overlaps(structure, frame.where)
-    given = (total_charge is not None, spin_multiplicity is not None)
-    return structures, summarise(path.name, format, frames, structures, given, (CHARGE_KEYS, MULTIPLICITY_KEYS))
+    return structures
 
 
 def write_structures(
@@ -198,7 +206,7 @@ def _format_of(path: Path) -> str:
     return SUFFIXES[suffix]
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
     try:
         if not path.is_file():
             raise InputError("a structure file", f"there is no file {path}", "check the name and the folder")

@@ -17,7 +17,7 @@ from alloop.registry.holders import this_process
 from alloop.registry.registry import Registry
 from alloop.registry.status import AttemptOutcome, LabelStatus
 from alloop.structures.structure import Structure
-from flows.gate import GateTally, gate, label_of
+from flows.gate import GateTally, gate, label_of, noise_of
 from flows.settings import Settings
 from flows.wiring import CampaignRef
 from labelers.attempt import attempt
@@ -141,11 +141,12 @@ def test_the_gate_quarantines_what_is_unsound_once(
     with Registry.open(tmp_path / "water.db", create=True) as registry:
         registry.create_campaign(water_config, [water])
         registry.propose("water", 0, rattled(5), water_config.labeler)
+        bad = ""
         for place, claim in enumerate(registry.claim(this_process(), limit=5, lease_seconds=60)):
             made = label(claim.request.structure, claim.request.level)
             wrong = replace(made, forces=-made.forces) if place == 2 else made
             registry.commit(claim, wrong)
-            bad = claim.label_id if place == 2 else bad if place else None
+            bad = claim.label_id if place == 2 else bad
         assert gate(registry, ref, 0, settings, share=1.0) == GateTally(audited=5, inconclusive=0, quarantined=1)
         assert gate(registry, ref, 0, settings, share=1.0) == GateTally(0, 0, 0)
         (aside,) = registry.labels("water", LabelStatus.QUARANTINED)
@@ -159,15 +160,8 @@ def test_the_gate_quarantines_what_is_unsound_once(
             AttemptOutcome.QUARANTINED,
         ]
         assert "eV" in (history[2].evidence or "")
-        pairs = registry.duplicates("water")
-        assert len(pairs) == 4, "what is quarantined tells no noise"
-        noise = estimate_noise(
-            [
-                (Label(item.energy, item.forces, None, 0.0), Label(again.energy, again.forces, None, 0.0))
-                for item, again in pairs
-                if again.energy is not None and again.forces is not None
-            ]
-        )
+        assert len(registry.duplicates("water")) == 4, "what is quarantined tells no noise"
+        noise = noise_of(registry, "water")
         assert noise is not None
         assert noise.force_ev_per_angstrom < 1e-9
         assert label_of(registry.labels("water", LabelStatus.COMPLETE)[0]).energy < 0.0

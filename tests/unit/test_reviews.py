@@ -109,7 +109,9 @@ def test_a_label_is_found_by_the_beginning_of_its_id(queue: Registry) -> None:
             queue.find_label("water", prefix)
 
 
-def test_levels_are_never_mixed_in_a_training_set(queue: Registry, water: Structure, water_config: CampaignConfig, rattled) -> None:
+def test_levels_are_never_mixed_in_a_training_set(
+    queue: Registry, water: Structure, water_config: CampaignConfig, rattled
+) -> None:
     computed(queue, 6)
     queue.propose("water", 0, rattled(1, seed=7), TbliteLevel())
     assert len(queue.snapshot_training_set("water", 1).items) == 6, "a label that waits mixes nothing"
