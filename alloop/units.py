@@ -9,11 +9,20 @@ KCAL_PER_MOL_PER_EV = 1.0 / EV_PER_KCAL_PER_MOL
 BOLTZMANN_EV_PER_KELVIN = 8.617333262e-5
 EV_PER_GIGAPASCAL_CUBIC_ANGSTROM = 1.0 / 160.21766208
 
-ENERGY_UNITS = {"eV": 1.0, "meV": 1e-3, "kcal/mol": EV_PER_KCAL_PER_MOL, "Hartree": EV_PER_HARTREE}
+ENERGY_UNITS = {
+    "eV": 1.0,
+    "meV": 1e-3,
+    "kcal/mol": EV_PER_KCAL_PER_MOL,
+    "kJ/mol": EV_PER_KCAL_PER_MOL / 4.184,
+    "Hartree": EV_PER_HARTREE,
+    "Rydberg": 0.5 * EV_PER_HARTREE,
+}
 FORCE_UNITS = {
     "eV/Angstrom": 1.0,
     "meV/Angstrom": 1e-3,
     "kcal/mol/Angstrom": EV_PER_KCAL_PER_MOL,
+    "kJ/mol/Angstrom": EV_PER_KCAL_PER_MOL / 4.184,
+    "Rydberg/bohr": 0.5 * EV_PER_ANGSTROM_PER_HARTREE_PER_BOHR,
     "Hartree/bohr": EV_PER_ANGSTROM_PER_HARTREE_PER_BOHR,
     "eV/bohr": 1.0 / ANGSTROM_PER_BOHR,
     "Hartree/Angstrom": EV_PER_HARTREE,

@@ -17,9 +17,10 @@ from labelers.catalog import availability, check_request
 from labelers.isolate import LabelPool
 
 COMPUTED_AGAIN = 4
-BESIDE_XTB = 12
-# Energies and forces of one level: harmonic forces give the energy difference exactly, anharmonic ones to a few percent.
+BESIDE_XTB = 8
+# Energies and forces of one level: many frames near each other tell the slope well, a few far ones as another method does.
 ONE_LEVEL = (0.7, 1.43)
+MANY, CLOSELY = 20, 0.95
 STRESS_TOLERANCE = 0.05
 YARDSTICK = TbliteLevel()
 
@@ -112,7 +113,8 @@ def _own(read: Understood) -> list[str]:
     slope = energies_beside_forces(read.structures, read.labels)
     if not slope.tells:
         return ["energies not compared with forces: no frames near enough to each other"]
-    if not ONE_LEVEL[0] <= slope.slope <= ONE_LEVEL[1]:
+    sharp = slope.count >= MANY and abs(slope.correlation) >= CLOSELY
+    if not (ONE_LEVEL[0] <= slope.slope <= ONE_LEVEL[1] if sharp else slope.fits):
         found = refuse("energy", slope, read.units, "the work of the forces between neighbouring frames")
         other = f"; or it is the force that is not in {read.units['force']}"
         raise UnitsError(found.wanted, found.came, found.do + other)

@@ -171,7 +171,7 @@ def test_what_is_unclear_is_refused_and_the_option_named(
 
 @pytest.mark.parametrize("given", [{"enrgy": "eV"}, {"energy": "ev"}, {"force": "eV"}])
 def test_units_that_are_none_are_refused(given: dict[str, str]) -> None:
-    with pytest.raises(InputError, match="did you mean|use one of"):
+    with pytest.raises(InputError, match=r"did you mean|use one of"):
         Demands(given)
 
 

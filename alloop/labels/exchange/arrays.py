@@ -6,11 +6,14 @@ Two layouts are read. Alloop's own holds frames of any size one after the other:
 `R` or `coords` [S, A, 3], `E` or `energies` [S], `F` or `forces` [S, A, 3].
 """
 
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
@@ -27,26 +30,35 @@ SAME_ATOMS = {
     "positions": ("R", "coords", "positions", "coordinates"),
 }
 OWN = ("atoms", "numbers", "positions")
+MAX_UNPACKED_BYTES = 4_000_000_000
+# What libraries raise for files that are damaged.
+UNREADABLE = (OSError, RuntimeError, ValueError, TypeError, AttributeError, KeyError, EOFError, MemoryError)
 WORDS = (LEVEL_KEY, *OWN_UNITS)
 
 
 def read_npz(path: Path) -> LabelFile:
     """Raises `InputError` for what is no such file; pickled objects are never loaded."""
     try:
+        with ZipFile(path) as packed:
+            _refuse_bombs(path, sum(each.file_size for each in packed.infolist()))
         with np.load(path, allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}
-    except (ValueError, OSError, BadZipFile, EOFError, AttributeError, MemoryError) as error:
+    except (*UNREADABLE, BadZipFile, zlib.error, SyntaxError, TokenError, struct.error) as error:
         raise InputError(f"arrays in {path.name}", f"{type(error).__name__}: {error}", "check the file") from None
     return _file("npz", path, arrays)
 
 
 def read_hdf5(path: Path) -> LabelFile:
-    """Datasets at the root. Raises `InputError`, and `MissingExtraError` without h5py."""
+    """Datasets at the root, no links. Raises `InputError`, and `MissingExtraError` without h5py."""
     h5py = _h5py()
     try:
         with h5py.File(path, "r") as found:
-            arrays = {name: _dataset(found[name]) for name in found}
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+            own = {name: found[name] for name in found if isinstance(found.get(name, getlink=True), h5py.HardLink)}
+            own = {name: each for name, each in own.items() if isinstance(each, h5py.Dataset)}
+            own = {name: each for name, each in own.items() if not each.external and not each.is_virtual}
+            _refuse_bombs(path, sum(each.nbytes for each in own.values()))
+            arrays = {name: _dataset(each) for name, each in own.items()}
+    except UNREADABLE as error:
         raise InputError(f"datasets in {path.name}", f"{type(error).__name__}: {error}", "check the file") from None
     return _file("hdf5", path, arrays)
 
@@ -141,6 +153,11 @@ def _frames_of_same_atoms(name: str, arrays: Arrays) -> list[Frame]:
         )
         for place in range(count)
     ]
+
+
+def _refuse_bombs(path: Path, size: int) -> None:
+    if size > MAX_UNPACKED_BYTES:
+        raise InputError(f"arrays below {MAX_UNPACKED_BYTES} bytes in {path.name}", f"{size} bytes", "cut it into parts")
 
 
 def _dataset(found: Any) -> np.ndarray:

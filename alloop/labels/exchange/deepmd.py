@@ -105,7 +105,7 @@ def _frames(data: dict[str, Any], name: str) -> list[Frame]:
 
 def _dpdata() -> Any:
     try:
-        import dpdata
+        import dpdata  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise MissingExtraError.of("dpdata", "exchange") from None
     return dpdata
