@@ -1,9 +1,10 @@
 """F21: labels that are said to be in units which they are not in are refused on import, and sound ones are not.
 
 Rattled molecules and strained crystals are labeled by PySCF and xTB. Each set is written to a file that says eV, Å, eV/Å
-and eV/Å^3, once as it is and once for each of eight faults. Half of the sets come at a level of theory that is computed here, half at
-one that is not: their numbers are held against GFN2-xTB and against themselves. Where a unit or a sign can be said, the same
-file is imported again with the right option and must give the labels of the sound set.
+and eV/Å^3, once as it is and once for each of eight faults. Half of
+the sets come at a level of theory that is computed here, half at one that is not: their numbers are held against GFN2-xTB and
+against themselves. Where a unit or a sign can be said, the same file is imported again with the right option and must give the
+labels of the sound set.
 """
 
 import tempfile
