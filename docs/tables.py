@@ -1,5 +1,5 @@
-"""Tables of docs/performance.md, evidence.md and proposals.md: recorded from `alloop bench NAME --output`, then filled in. No
-number is typed by hand.
+"""Tables of the pages in docs/ that have them: recorded from `alloop bench NAME --output`, then filled in. No number is typed
+by hand.
 
     alloop bench step --compile --output benchmarks/results/step.json
     python docs/tables.py fill
@@ -20,7 +20,7 @@ from benchmarks.catalog import CATALOG
 from benchmarks.evidence import cost
 
 HERE = Path(__file__).parent
-PAGES = (HERE / "performance.md", HERE / "evidence.md", HERE / "proposals.md")
+PAGES = (HERE / "performance.md", HERE / "evidence.md", HERE / "proposals.md", HERE / "labels.md")
 RESULTS = HERE.parent / "benchmarks" / "results"
 MARKERS = re.compile(r"(<!-- bench-([\w-]+):begin -->\n).*?(<!-- bench-\2:end -->)", re.DOTALL)
 NOTHING = "Not recorded yet."

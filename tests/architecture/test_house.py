@@ -25,6 +25,7 @@ HARD = {"lines of a file": 600, "lines of a function": 100, "parameters": 10}
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("lines of a file", "tests/unit/test_report.py"): "one fixture campaign serves every figure and table; to be split by room",
     ("parameters", "flows/cli_bench.py::bench"): "each is an option of the command line, handed on as one value",
+    ("parameters", "flows/cli_exchange.py::imported"): "each is an option of the command line",
     ("parameters", "flows/cli_write.py::init"): "each is an option of the command line",
 }
 # Pickles never touch a disk: jobs and results cross the pipe between a pool and the worker it started.

@@ -100,7 +100,8 @@ def _check_each_label_once(file: Path) -> list[LabelRecord]:
         labels = registry.labels("p4")
         assert {label.status for label in labels} == {LabelStatus.COMPLETE}
         for label in labels:
-            outcomes = [attempt.outcome for attempt in registry.attempts(label.label_id)]
+            looked_at = (AttemptOutcome.AUDITED, AttemptOutcome.DUPLICATE)
+            outcomes = [each.outcome for each in registry.attempts(label.label_id) if each.outcome not in looked_at]
             assert outcomes.count(AttemptOutcome.COMPLETE) == 1, outcomes
             assert outcomes[-1] is AttemptOutcome.COMPLETE, outcomes
     return labels

@@ -52,6 +52,8 @@ def test_help_imports_nothing_heavy() -> None:
         "label",
         "status",
         "export",
+        "import",
+        "labels",
         "report",
         "compare",
         "bench",

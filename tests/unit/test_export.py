@@ -12,7 +12,7 @@ from alloop.registry.registry import Registry
 from alloop.structures.convert import read_structures
 from alloop.structures.structure import Structure
 from alloop.training.training_set import Purpose
-from flows.export import write_extxyz, write_npz
+from flows.export import write_labels
 
 STRESS = np.array([[0.01, 0.002, 0.0], [0.002, -0.02, 0.003], [0.0, 0.003, 0.04]])
 
@@ -26,8 +26,8 @@ def test_a_molecule_and_a_cell(tmp_path: Path, water: Structure, water_config: C
         for claim in registry.claim(this_process(), limit=2, lease_seconds=60):
             stress = STRESS if claim.request.structure.is_periodic else None
             registry.commit(claim, Label(-76.0, np.full((3, 3), 0.1), stress, cost_core_seconds=1.0))
-        assert write_npz(registry, "water", tmp_path / "labels.npz") == 2
-        assert write_extxyz(registry, "water", tmp_path / "labels.extxyz") == 2
+        assert write_labels(registry, "water", tmp_path / "labels.npz", "npz") == 2
+        assert write_labels(registry, "water", tmp_path / "labels.extxyz", "extxyz") == 2
     with np.load(tmp_path / "labels.npz", allow_pickle=False) as labels:
         periodic = labels["pbc"].all(axis=1)
         np.testing.assert_array_equal(labels["stress"][periodic], [STRESS])

@@ -33,6 +33,7 @@ OWN = ("atoms", "numbers", "positions")
 MAX_UNPACKED_BYTES = 4_000_000_000
 # What libraries raise for files that are damaged.
 UNREADABLE = (OSError, RuntimeError, ValueError, TypeError, AttributeError, KeyError, EOFError, MemoryError)
+UNREADABLE_NPZ = (*UNREADABLE, BadZipFile, zlib.error, SyntaxError, TokenError, struct.error)
 WORDS = (LEVEL_KEY, *OWN_UNITS)
 
 
@@ -43,7 +44,7 @@ def read_npz(path: Path) -> LabelFile:
             _refuse_bombs(path, sum(each.file_size for each in packed.infolist()))
         with np.load(path, allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}
-    except (*UNREADABLE, BadZipFile, zlib.error, SyntaxError, TokenError, struct.error) as error:
+    except UNREADABLE_NPZ as error:
         raise InputError(f"arrays in {path.name}", f"{type(error).__name__}: {error}", "check the file") from None
     return _file("npz", path, arrays)
 
