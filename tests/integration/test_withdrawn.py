@@ -17,7 +17,7 @@ from flows.label import label
 from flows.propose import propose, propose_initial
 from flows.retrain import register
 from flows.sample import sample
-from flows.wiring import CampaignRef
+from flows.wiring import CampaignRef, open_registry
 
 NAME, BATCH, LEVEL = "p4", 8, 100.0  # eV/Å: no model of these forces is less certain
 CONFIG = parse_config(
@@ -44,10 +44,11 @@ PHOSPHORUS = Structure.molecule([15] * 4, 0.757 * np.array([[1, 1, 1], [-1, -1, 
 
 
 @pytest.fixture
-def ref(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CampaignRef:
+def ref(tmp_path: Path, registry_url: str, monkeypatch: pytest.MonkeyPatch) -> CampaignRef:
+    monkeypatch.setenv("ALLOOP_DATABASE", registry_url)
     monkeypatch.setenv("ALLOOP_SAMPLER_PROCESSES", "1")
     monkeypatch.setenv("ALLOOP_LABEL_WORKERS", "1")
-    return CampaignRef(campaign=NAME, database=str(tmp_path / "p4.db"), files=str(tmp_path / "p4.files"))
+    return CampaignRef(campaign=NAME, database="", files=str(tmp_path / "p4.files"))
 
 
 def waiting(registry: Registry) -> list:
@@ -67,7 +68,7 @@ def test_what_became_certain_while_it_waited_is_withdrawn(ref: CampaignRef, capl
         *asked_for(0.9 * LEVEL, 2, seed=2, purpose=Purpose.TRAIN, **attacks),
         *asked_for(10 * LEVEL, 2, seed=3, purpose=Purpose.CALIBRATION, **frames),
     ]
-    with Registry.open(Path(ref.database), create=True, files=Path(ref.files)) as registry:
+    with open_registry(ref, create=True) as registry:
         registry.create_campaign(CONFIG, [PHOSPHORUS])
         propose_initial.fn(ref, 0)
         label.fn(ref, 0)
