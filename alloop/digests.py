@@ -10,11 +10,8 @@ DIGEST_LENGTH = 32
 
 def digest_bytes(*parts: bytes) -> str:
     """Hexadecimal SHA-256 of the parts, cut to 128 bits; part borders count."""
-    state = hashlib.sha256()
-    for part in parts:
-        state.update(len(part).to_bytes(8, "little"))
-        state.update(part)
-    return state.hexdigest()[:DIGEST_LENGTH]
+    bordered = b"".join([piece for part in parts for piece in (len(part).to_bytes(8, "little"), part)])
+    return hashlib.sha256(bordered).hexdigest()[:DIGEST_LENGTH]
 
 
 def canonical_json(value: Mapping[str, Any] | list[Any]) -> str:

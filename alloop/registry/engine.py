@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from alloop.errors import InputError, MissingExtraError, NotFoundError, RegistryError, UnsupportedError
 
 BUSY_TIMEOUT_SECONDS = 30
+CACHE_KIB = 256 * 1024  # at most, of each connection: the indexes of a million labels, whose keys come in no order
 MOUNTS = Path("/proc/mounts")
 OLDEST_SQLITE = (3, 35, 0)  # UPDATE ... RETURNING
 # Locks of these are missing, slow or lies; SQLite's own advice is not to use them.
@@ -123,6 +124,7 @@ def _set_pragmas(connection: DBAPIConnection, record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     cursor.close()
 
 

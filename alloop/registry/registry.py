@@ -17,6 +17,7 @@ from alloop.labels.level_of_theory import LevelOfTheory
 from alloop.posterior.sample import PosteriorSample
 from alloop.proposals.proposal import Proposal
 from alloop.registry import (
+    bulk_labels,
     campaigns,
     claims,
     imports,
@@ -30,6 +31,7 @@ from alloop.registry import (
     withdrawals,
 )
 from alloop.registry.blobs import BlobStore
+from alloop.registry.bulk_labels import LabelArrays
 from alloop.registry.engine import make_engine, mapped_errors, registry_url, writer
 from alloop.registry.holders import Holder
 from alloop.registry.imports import ImportTally, LabeledRequest
@@ -45,7 +47,7 @@ from alloop.registry.records import (
     RoundRecord,
 )
 from alloop.registry.schema import prepare
-from alloop.registry.status import LabelStatus
+from alloop.registry.status import AttemptOutcome, LabelStatus
 from alloop.sections import StopConfig
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
@@ -318,6 +320,22 @@ class Registry:
 
     def spending(self, campaign: str) -> Spending:
         return self._read(rounds.spending, campaign)
+
+    # labels in bulk
+
+    def add_labels(
+        self,
+        level: LevelOfTheory,
+        labeled: Sequence[tuple[Structure, Label]],
+        outcome: AttemptOutcome = AttemptOutcome.COMPLETE,
+    ) -> int:
+        """Store complete labels whose structure has none at this level; returns how many were new. One transaction: best some
+        100,000 at a time. Raises `InputError` for numbers that are no label; nothing is stored then."""
+        return self._write(bulk_labels.add_labels, level, labeled, outcome)
+
+    def label_arrays(self, level: LevelOfTheory) -> LabelArrays:
+        """All complete labels at a level as arrays."""
+        return self._read(bulk_labels.label_arrays, level)
 
 
 def _stale(claim: Claim) -> StaleLeaseError:

@@ -1,6 +1,7 @@
 """Nouns as rows and back. Arrays are little-endian fp64 blobs, bit for bit what was given."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,6 +27,7 @@ STRUCTURE_COLUMNS = (
     StructureRow.total_charge,
     StructureRow.spin_multiplicity,
 )
+STRUCTURE = ("structure_id", "composition", "numbers", "positions", "cell", "pbc", "total_charge", "spin_multiplicity")
 _INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _LEVELS: TypeAdapter[LevelOfTheory] = TypeAdapter(LevelOfTheory)
 Item = TypeVar("Item")
@@ -74,23 +76,31 @@ def label_id_of(structure_id: str, level_id: str) -> str:
 
 def composition_of(structure: Structure) -> str:
     """Sorted element counts, charge, multiplicity and periodic directions: equal for all structures that can be duplicates."""
-    elements, counts = np.unique(structure.numbers, return_counts=True)
+    return _atoms(structure.numbers.tobytes(), structure.pbc, structure.total_charge, structure.spin_multiplicity)[0]
+
+
+@lru_cache(maxsize=1024)
+def _atoms(numbers: bytes, pbc: tuple[bool, ...], total_charge: int, spin_multiplicity: int) -> tuple[str, bytes, int]:
+    """Composition, blob of numbers and bits of the periodic directions: what many structures have in common."""
+    atoms = np.frombuffer(numbers, np.int64)
+    elements, counts = np.unique(atoms, return_counts=True)
     formula = "-".join(f"{element}x{count}" for element, count in zip(elements, counts, strict=True))
-    periodic = "".join("1" if direction else "0" for direction in structure.pbc)
-    return f"{formula};{structure.total_charge};{structure.spin_multiplicity};{periodic}"
+    periodic = "".join("1" if direction else "0" for direction in pbc)
+    bits = sum(1 << axis for axis, direction in enumerate(pbc) if direction)
+    return f"{formula};{total_charge};{spin_multiplicity};{periodic}", atoms.astype("u1").tobytes(), bits
+
+
+def structure_values(structure: Structure) -> tuple[Any, ...]:
+    """In the order of `STRUCTURE`."""
+    charge, spin = structure.total_charge, structure.spin_multiplicity
+    composition, numbers, bits = _atoms(structure.numbers.tobytes(), structure.pbc, charge, spin)
+    positions = array_blob(structure.positions + 0.0)  # -0.0 is 0.0, as in the id
+    cell = array_blob(structure.cell + 0.0) if structure.cell.any() else None
+    return structure.structure_id, composition, numbers, positions, cell, bits, charge, spin
 
 
 def structure_row(structure: Structure) -> dict[str, Any]:
-    return {
-        "structure_id": structure.structure_id,
-        "composition": composition_of(structure),
-        "numbers": structure.numbers.astype("u1").tobytes(),
-        "positions": array_blob(structure.positions + 0.0),  # -0.0 is 0.0, as in the id
-        "cell": array_blob(structure.cell + 0.0) if structure.cell.any() else None,
-        "pbc": sum(1 << axis for axis, periodic in enumerate(structure.pbc) if periodic),
-        "total_charge": structure.total_charge,
-        "spin_multiplicity": structure.spin_multiplicity,
-    }
+    return dict(zip(STRUCTURE, structure_values(structure), strict=True))
 
 
 def row_structure(row: Any) -> Structure:

@@ -51,6 +51,11 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
+def json_text(value: Any) -> str:
+    """The same value has the same text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+
+
 class Json(TypeDecorator[Any]):
     """JSON text with sorted keys, on every database the same bytes; NaN and infinity survive."""
 
@@ -58,7 +63,7 @@ class Json(TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        return None if value is None else json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+        return None if value is None else json_text(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         return None if value is None else json.loads(value)

@@ -1,5 +1,6 @@
 """`Structure`: atoms in space with charge, spin and cell; the same atoms have the same id everywhere."""
 
+import struct
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -55,13 +56,12 @@ class Structure:
     @cached_property
     def structure_id(self) -> str:
         """Digest of the content, bit for bit."""
-        charges = np.array([*self.pbc, self.total_charge, self.spin_multiplicity], dtype=np.int64)
         # Adding zero turns -0.0 into 0.0, which is the same position.
         return digest_bytes(
-            self.numbers.astype("<i8").tobytes(),
-            (self.positions + 0.0).astype("<f8").tobytes(),
-            (self.cell + 0.0).astype("<f8").tobytes(),
-            charges.astype("<i8").tobytes(),
+            self.numbers.astype("<i8", copy=False).tobytes(),
+            (self.positions + 0.0).astype("<f8", copy=False).tobytes(),
+            (self.cell + 0.0).astype("<f8", copy=False).tobytes(),
+            struct.pack("<5q", *self.pbc, int(self.total_charge), int(self.spin_multiplicity)),
         )
 
     @property
