@@ -15,6 +15,12 @@ from flows.settings import Settings
 from labelers.isolate import LabelPool
 
 CLAIMS_PER_WORKER = 2
+# Labels that take no time are claimed and committed several at a time: what a kill can cost stays below a slow label.
+CHUNK_SECONDS = 0.25
+MOST_CLAIMS_PER_WORKER = 32
+GROUPED_BELOW_SECONDS = 0.1
+GROUP_SECONDS = 1.0
+TELL_SECONDS = 1.0
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
@@ -51,15 +57,17 @@ def label_waiting(registry: Registry, campaign: str, settings: Settings, voice: 
 
 
 class _Shift:
-    """One worker's time at the queue; `_held` are the claims in flight, by label."""
+    """One worker's time at the queue; `_held` are the claims in flight, by label, `_done` the results not yet committed."""
 
     def __init__(self, registry: Registry, campaign: str, settings: Settings, voice: Step, share: Share) -> None:
         self._registry, self._campaign, self._settings = registry, campaign, settings
         self._voice, self._round = voice, share.round
         self._left, self._leave = share.limit, share.leave
         self._held: dict[str, Claim] = {}
+        self._done: list[tuple[Claim, Label]] = []
+        self._seconds_per_label = GROUPED_BELOW_SECONDS  # of a worker, a mean over the last ones
         self._complete = self._failed = 0
-        self._beat = time.monotonic()
+        self._beat = self._grouped_since = self._told = time.monotonic()
 
     def work(self, pool: LabelPool[str]) -> LabelTally:
         try:
@@ -69,9 +77,15 @@ class _Shift:
                 for label_id, outcome in pool.completed(POLL_SECONDS):
                     assert isinstance(outcome, Label | LabelFailure)
                     self._settle(self._held.pop(label_id), outcome)
+                if not self._held or time.monotonic() - self._grouped_since >= GROUP_SECONDS:
+                    self._commit()
+                self._tell()
                 self._keep_leases()
         finally:
-            self._registry.release(list(self._held.values()))
+            try:
+                self._commit()
+            finally:
+                self._registry.release(list(self._held.values()))
         return LabelTally(self._complete, self._failed)
 
     def is_anything_open(self) -> bool:
@@ -84,10 +98,14 @@ class _Shift:
 
     def _take(self, pool: LabelPool[str]) -> bool:
         """Claim as much as keeps the workers busy; whether anything came."""
-        room = self._settings.label_workers * CLAIMS_PER_WORKER - len(self._held)
+        workers = self._settings.label_workers
+        wanted = workers * min(max(CLAIMS_PER_WORKER, int(CHUNK_SECONDS / self._seconds_per_label)), MOST_CLAIMS_PER_WORKER)
+        room = wanted - len(self._held)
+        if wanted > workers * CLAIMS_PER_WORKER and room < wanted // 2:
+            return False  # a claim for many at a time
         room = room if self._left is None else min(room, self._left)
         if self._leave:
-            room = min(room, self._excess() - len(self._held))
+            room = min(room, self._excess() - len(self._held) - len(self._done))
         if room <= 0:
             return False
         claims = self._registry.claim(
@@ -105,18 +123,42 @@ class _Shift:
         return bool(claims)
 
     def _settle(self, claim: Claim, outcome: Label | LabelFailure) -> None:
-        """Store what came out. A result whose lease was lost is kept in the label's history, and not counted here."""
+        """Store what came out: at once, but for labels that took no time, which wait for others. A result whose lease was lost
+        is kept in the label's history, and not counted here."""
+        if isinstance(outcome, Label):
+            took = outcome.cost_core_seconds
+            self._seconds_per_label += 0.1 * (max(took, 1e-6) - self._seconds_per_label)
+            if not self._done:
+                self._grouped_since = time.monotonic()
+            self._done.append((claim, outcome))
+            if took >= GROUPED_BELOW_SECONDS:
+                self._commit()
+            return
+        wait = min(RETRY_SECONDS * 2 ** (claim.attempt - 1), LONGEST_RETRY_SECONDS)
         try:
-            if isinstance(outcome, Label):
-                self._registry.commit(claim, outcome)
-                self._complete += 1
-            else:
-                wait = min(RETRY_SECONDS * 2 ** (claim.attempt - 1), LONGEST_RETRY_SECONDS)
-                self._registry.fail(claim, outcome, retry_after_seconds=wait)
-                self._failed += 1
-                self._voice.say(f"a label failed ({outcome.kind.name.lower()}, attempt {claim.attempt}): {outcome.message}")
+            self._registry.fail(claim, outcome, retry_after_seconds=wait)
         except StaleLeaseError:
-            self._voice.say(f"label {claim.label_id} came too late: its lease was lost")
+            self._say_late(claim)
+            return
+        self._failed += 1
+        self._voice.say(f"a label failed ({outcome.kind.name.lower()}, attempt {claim.attempt}): {outcome.message}")
+
+    def _commit(self) -> None:
+        done, self._done = self._done, []
+        late = self._registry.commit_all(done)
+        self._complete += len(done) - len(late)
+        for claim in late:
+            self._say_late(claim)
+
+    def _say_late(self, claim: Claim) -> None:
+        self._voice.say(f"label {claim.label_id} came too late: its lease was lost")
+
+    def _tell(self) -> None:
+        """How far it is: counting takes longer than a quick label."""
+        now = time.monotonic()
+        if self._held and now - self._told < TELL_SECONDS:
+            return
+        self._told = now
         counts = self._registry.label_counts(self._campaign, self._round)
         self._voice.advance(counts.get(LabelStatus.COMPLETE, 0), sum(counts.values()))
 

@@ -186,6 +186,11 @@ class Registry:
         if not self._write(claims.commit, claim, label):
             raise _stale(claim)
 
+    def commit_all(self, results: Sequence[tuple[Claim, Label]]) -> list[Claim]:
+        """Store several results at once, all or none; returns the claims whose lease was lost (their results are stale).
+        Raises `InputError` for numbers that are no label."""
+        return self._write(claims.commit_all, results) if results else []
+
     def fail(self, claim: Claim, failure: LabelFailure, *, retry_after_seconds: float = 0.0) -> None:
         """Store a failure; whether the label waits again is decided by its kind. Raises `StaleLeaseError` as `commit`."""
         if not self._write(claims.fail, claim, failure, retry_after_seconds):

@@ -49,10 +49,13 @@ def test_statements_do_not_grow_with_the_chunk(queue: Registry, rattled: Callabl
         queue.commit(claims[0], LABEL)
     assert seen == ["UPDATE", "INSERT"]
     with statements(queue) as seen:
+        assert queue.commit_all([(claim, LABEL) for claim in claims[2:40]]) == []
+    assert seen == ["SELECT", "UPDATE", "INSERT"]  # one commit for all that are ready
+    with statements(queue) as seen:
         queue.fail(claims[1], LabelFailure(FailureKind.RANDOM, ""))
     assert seen == ["SELECT", "UPDATE", "INSERT"]
     with statements(queue) as seen:
-        queue.release(claims[2:])
+        queue.release(claims[40:])
     assert seen == ["UPDATE", "INSERT"]
     with statements(queue) as seen:
         assert queue.expire() == 0

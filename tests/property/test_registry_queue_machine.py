@@ -79,6 +79,22 @@ class QueueMachine(RuleBasedStateMachine):
         label.status, label.energy, label.holder = LabelStatus.COMPLETE, energy, None
 
     @precondition(held)
+    @rule(data=st.data(), again=st.booleans())
+    def commit_together(self, data: st.DataObject, again: bool) -> None:
+        """Several at once, late ones among them: each as if it came alone."""
+        keys = data.draw(st.lists(st.sampled_from(self.held()), min_size=1, unique=True))
+        late = [label.late[-1] for key, label in self.labels.items() if label.late and key not in keys]
+        results = [
+            (self.labels[key].holder, Label(float(place), np.zeros((3, 3)), None, 0.0)) for place, key in enumerate(keys)
+        ]
+        for _ in range(1 + again):
+            came = [*results, *((claim, Label(99.0, np.zeros((3, 3)), None, 0.0)) for claim in late)]
+            assert self.registry.commit_all(came) == late
+        for place, key in enumerate(keys):
+            label = self.labels[key]
+            label.status, label.energy, label.holder = LabelStatus.COMPLETE, float(place), None
+
+    @precondition(held)
     @rule(data=st.data(), kind=st.sampled_from(FailureKind))
     def fail(self, data: st.DataObject, kind: FailureKind) -> None:
         label = self.labels[data.draw(st.sampled_from(self.held()))]

@@ -111,6 +111,33 @@ def test_a_late_result_is_kept_as_stale_and_is_not_the_label(queue: Registry) ->
     assert history[1].energy == 7.0
 
 
+def test_several_results_at_once_are_as_one_by_one(queue: Registry) -> None:
+    claims = claims_of(queue, 4)
+    queue.release([claims[3]])
+    results = [(claim, replace(LABEL, energy=-float(place))) for place, claim in enumerate(claims)]
+    assert queue.commit_all(results) == [claims[3]]
+    assert queue.commit_all(results) == [claims[3]]  # again: recognised by their tokens, and the late one is kept once
+    records = {record.label_id: record for record in queue.labels("water", LabelStatus.COMPLETE)}
+    assert {key: record.energy for key, record in records.items()} == {
+        claim.label_id: label.energy for claim, label in results[:3]
+    }
+    for claim in claims[:3]:
+        np.testing.assert_array_equal(records[claim.label_id].forces, LABEL.forces)
+        (attempt,) = queue.attempts(claim.label_id)
+        assert (attempt.outcome, attempt.attempt, attempt.holder) == (AttemptOutcome.COMPLETE, 1, ME)
+        assert attempt.cost_core_seconds == LABEL.cost_core_seconds
+    assert outcomes(queue, claims[3]) == [AttemptOutcome.RELEASED, AttemptOutcome.STALE]
+    assert status_of(queue, claims[3]) is LabelStatus.WAITING
+
+
+def test_one_that_is_no_label_keeps_all_from_being_stored(queue: Registry) -> None:
+    first, second = claims_of(queue, 2)
+    with pytest.raises(InputError):
+        queue.commit_all([(first, LABEL), (second, replace(LABEL, energy=float("nan")))])
+    assert queue.label_counts("water")[LabelStatus.LEASED] == 2
+    assert queue.commit_all([]) == []
+
+
 def test_a_late_failure_changes_nothing(queue: Registry) -> None:
     (claim,) = claims_of(queue, 1, lease_seconds=-1)
     queue.expire()
