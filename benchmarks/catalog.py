@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from benchmarks import attacks, chains, duplicates, gpu, posterior, profile, sampler, step, table, unit_faults
+from benchmarks import attacks, chains, duplicates, gpu, posterior, profile, registry, sampler, step, table, unit_faults
 from benchmarks.evidence import alkanes, ammonia, calibration, cold, cost, domain, double_well, offline, rmd17, stable_md, study
 from benchmarks.evidence import table as evidence_table
 from benchmarks.harness import ROOT, Options
@@ -57,6 +57,7 @@ CATALOG = {
     "gpu": Benchmark(gpu.TITLE, gpu.run),
     "posterior": Benchmark(posterior.TITLE, posterior.run),
     "duplicates": Benchmark(duplicates.TITLE, duplicates.run),
+    "registry": Benchmark(registry.TITLE, registry.run),
     "unit-faults": Benchmark(unit_faults.TITLE, unit_faults.run),
     cost.NAME: Benchmark(cost.TITLE, cost.run),
 } | {name: _study(name, module) for name, module in STUDIES.items()}

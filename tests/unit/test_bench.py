@@ -15,7 +15,7 @@ from flows.cli import main
 
 ANSWER = {"name", "machine", "commit", "seed", "rows"}
 ROW = {"name", "ours", "peer", "ratio", "unit", "aim", "met"}
-NAMES = ["step", "chains", "sampler", "profile", "attacks", "gpu", "posterior", "duplicates"]
+NAMES = ["step", "chains", "sampler", "profile", "attacks", "gpu", "posterior", "duplicates", "registry"]
 RECORDED = ["unit-faults", "cost", *STUDIES]
 Alloop = Callable[..., tuple[int, str, str]]
 
