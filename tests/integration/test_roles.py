@@ -78,6 +78,6 @@ def test_it_can_do_all_that_a_worker_does(worker: Registry) -> None:
     ],
 )
 def test_it_can_do_nothing_else(worker: Registry, statement: str) -> None:
-    with pytest.raises(RegistryError, match="InsufficientPrivilege|permission denied|must be owner"):
+    with pytest.raises(RegistryError, match=r"InsufficientPrivilege|permission denied|must be owner"):
         worker._write(lambda session: session.execute(text(statement)))
     assert worker.label_counts("water")[LabelStatus.WAITING] == 6
