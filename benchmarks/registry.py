@@ -167,7 +167,8 @@ def beside_ase(folder: Path, count: int, pairs: int) -> list[Row]:
         atoms.append(each)
 
     def ase(path: Path) -> None:
-        with connect(path, type="db") as database:
+        database: Any = connect(path, type="db")
+        with database:
             for each in atoms:
                 database.write(each)
 
