@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Update, and_, bindparam, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Table, Update, and_, bindparam, func, insert, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from alloop.errors import InputError
@@ -113,6 +113,7 @@ def commit_all(session: Session, results: Sequence[tuple[Claim, Label]]) -> list
     if ours:
         check_transition(LabelStatus.LEASED, LabelStatus.COMPLETE)
         table = LabelRow.__table__
+        assert isinstance(table, Table)
         same = {"status": LabelStatus.COMPLETE, "lease_until": None, "failure_kind": None, "message": None}
         mine = (table.c.label_id == bindparam("id"), table.c.token == bindparam("lease"), table.c.status == LabelStatus.LEASED)
         end = update(table).where(*mine).values(**same, ended_at=Now(), **{name: bindparam(name) for name in ours[0][1]})
