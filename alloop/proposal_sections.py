@@ -138,7 +138,7 @@ class DynamicsConfig(Section):
     )
     exploration_steps: int | None = Field(default=None, ge=10, description="of each row; `trajectory_steps` if left out")
     exploration_temperatures_kelvin: Temperatures | None = Field(
-        default=None, min_length=1, description="taken in turn by the rows; `temperature_kelvin` alone if left out"
+        default=None, min_length=1, description="taken in turn by the rows; `temperature_kelvin` and 1.5 times it if left out"
     )
     thermostat: Literal["langevin", "nose_hoover"] = Field(
         default="langevin", description="of the exploration; nose_hoover: chains of three, coupled as fast as the friction says"

@@ -6,6 +6,7 @@ whose trajectory has ended starts another, so that no force is computed for what
 trajectory that stayed below the lower level for its whole length gives its most uncertain frame, so that confidence is checked.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -24,6 +25,7 @@ from alloop.structures.structure import Structure
 from alloop.training.training_set import Purpose
 
 Judge = Callable[[Structure, Structure, float, float | None], Rejection | None]
+HOTTER = 1.5  # times the declared temperature, of every other row: what is rare at the one is met at the other
 THERMOSTATS: dict[str, type[Thermostat]] = {"langevin": Langevin, "nose_hoover": NoseHoover}
 
 
@@ -90,17 +92,19 @@ def explore(
     seed: int,
     round: int,
 ) -> list[Exploration]:
-    """Trajectories in the order they ended, from `starts` in turn; the temperatures of `config` take turns over the rows.
+    """Trajectories in the order they ended, from `starts` in turn; the temperatures of `config` take turns over the rows, so
+    that each member sees all of them.
 
     Plain ones follow one member each, `biased` ones the mean and its bias. Row r draws from the stream ("explore", round, r)
     of `seed`, and takes its next start from those of the same atoms. Nothing of one row enters another.
     """
     count = config.exploration_trajectories or config.trajectories
     steps = config.exploration_steps or config.trajectory_steps
-    ladder = config.exploration_temperatures_kelvin or (config.temperature_kelvin,)
+    ladder = config.exploration_temperatures_kelvin or (config.temperature_kelvin, HOTTER * config.temperature_kelvin)
+    period = math.lcm(committee.size, len(ladder))  # after it members and temperatures would meet as before
     rows = Rows(
         tuple(starts[row % len(starts)] for row in range(count)),
-        np.array([ladder[row % len(ladder)] for row in range(count)]),
+        np.array([ladder[(row + row // period) % len(ladder)] for row in range(count)]),
     )
     thermostat = THERMOSTATS[config.thermostat](
         rows,

@@ -32,7 +32,7 @@ from flows.assess import calibration_of, committee_of, core_seconds
 from labelers.isolate import LabelPool
 
 TITLE = "labels to stable dynamics, by strategy: ammonia and ethanol"
-SEEDS = (1, 2, 3, 4, 5)
+SEEDS = (11, 12, 13, 14, 15)  # seeds 1 to 3 were looked at while the strategies were made
 DEFAULT, CONTROL = "mixed", "random"
 ARMS = {DEFAULT: SEEDS, CONTROL: SEEDS, "adversarial": SEEDS[:3]}
 GROUP = ("system", "arm", "labels")

@@ -1,5 +1,6 @@
 """Exploration: trust levels end trajectories and make candidates, rows do not see each other, the bias is a gradient."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -182,9 +183,19 @@ def test_candidates_are_the_uncertain_and_one_of_each_confident_trajectory(commi
     assert not candidates(cut_short, levels(lower=np.inf), Strategy.DYNAMICS), "short ones prove no confidence"
 
 
-def test_a_ladder_takes_turns(committee, starts):
-    found = explored(committee, starts[:1], exploration_temperatures_kelvin=(20.0, 2000.0), exploration_trajectories=10)
-    assert [each.temperature_kelvin for each in sorted(found, key=lambda each: each.row)] == [20.0, 2000.0] * 5
+def test_left_out_every_other_row_is_hotter(committee, starts):
+    found = explored(committee, starts, exploration_trajectories=6)
+    assert [each.temperature_kelvin for each in sorted(found, key=lambda each: each.row)] == [300.0, 450.0] * 3
+
+
+@pytest.mark.parametrize("ladder", [(20.0, 2000.0), (20.0, 200.0, 2000.0)])
+def test_a_ladder_takes_turns(committee, starts, ladder):
+    """And each member sees all of it, also where there are as many members as temperatures."""
+    rows = 3 * 3 * len(ladder)
+    found = explored(committee, starts[:1], exploration_temperatures_kelvin=ladder, exploration_trajectories=rows)
+    met = Counter((each.member, each.temperature_kelvin) for each in found)
+    assert set(met) == {(member, temperature) for member in range(3) for temperature in ladder}
+    assert max(met.values()) == min(met.values())
     reach = [float(np.abs(each.visits[-1].structure.positions - each.start.positions).max()) for each in found]
     cold, hot = ([r for r, each in zip(reach, found, strict=True) if each.temperature_kelvin == t] for t in (20.0, 2000.0))
     assert np.mean(hot) > 2.0 * np.mean(cold)
@@ -200,6 +211,7 @@ def test_the_bias_raises_the_spread_of_energies_on_the_same_seeds(committee):
 
     start = [Structure.molecule([8, 1, 1], WATER)]
     changes = {"exploration_trajectories": 24, "exploration_steps": 40, "biased": True}
+    changes |= {"exploration_temperatures_kelvin": (300.0,)}
     plain, biased = (by_row(explored(committee, start, bias_ratio=ratio, **changes)) for ratio in (1e-9, 0.3))
     rise = np.array([spread(biased[row][0]) - spread(plain[row][0]) for row in plain])
     assert rise.mean() > 3.0 * rise.std(ddof=1) / np.sqrt(len(rise))
