@@ -18,7 +18,7 @@ from alloop.registry.campaigns import find_campaign
 from alloop.registry.clock import Now
 from alloop.registry.holders import Holder
 from alloop.registry.records import Claim
-from alloop.registry.rows import array_blob, change, in_chunks, levels_by_id, structures_by_id
+from alloop.registry.rows import change, in_chunks, label_columns, levels_by_id, structures_by_id
 from alloop.registry.status import AttemptOutcome, LabelStatus, check_transition
 from alloop.registry.tables import AttemptRow, LabelRow, ProposalRow
 
@@ -83,7 +83,7 @@ def commit(session: Session, claim: Claim, label: Label) -> bool:
     The same commit again is recognised by its token and changes nothing. Raises `InputError` for a result that is no label.
     """
     check_result(claim, label)
-    result = _result(label)
+    result = label_columns(label)
     ended = change(
         session,
         _move([claim], LabelStatus.COMPLETE)
@@ -109,7 +109,7 @@ def commit_all(session: Session, results: Sequence[tuple[Claim, Label]]) -> list
     for chunk in in_chunks([claim for claim, _ in results]):
         rows = session.execute(select(*lease).where(_held(chunk)).order_by(LabelRow.label_id).with_for_update(key_share=True))
         held.update((row.label_id, row) for row in rows)
-    ours = [(claim, _result(label)) for claim, label in results if claim.label_id in held]
+    ours = [(claim, label_columns(label)) for claim, label in results if claim.label_id in held]
     if ours:
         check_transition(LabelStatus.LEASED, LabelStatus.COMPLETE)
         table = LabelRow.__table__
@@ -126,7 +126,7 @@ def commit_all(session: Session, results: Sequence[tuple[Claim, Label]]) -> list
         ],
     )
     late = [(claim, label) for claim, label in results if claim.label_id not in held]
-    return [claim for claim, label in late if not _late(session, claim, AttemptOutcome.COMPLETE, _result(label))]
+    return [claim for claim, label in late if not _late(session, claim, AttemptOutcome.COMPLETE, label_columns(label))]
 
 
 def fail(session: Session, claim: Claim, failure: LabelFailure, retry_after_seconds: float) -> bool:
@@ -221,16 +221,6 @@ def check_result(claim: Claim, label: Label) -> None:
             f"energy {label.energy}, forces of shape {forces.shape}, stress of shape {stress.shape}",
             "return a LabelFailure from the labeler instead",
         )
-
-
-def _result(label: Label) -> dict[str, Any]:
-    return {
-        "energy": float(label.energy),
-        "forces": array_blob(label.forces),
-        "stress": array_blob(label.stress),
-        "provenance": dict(label.provenance),
-        "cost_core_seconds": float(label.cost_core_seconds),
-    }
 
 
 def _wanted(session: Session, campaign: str | None, round: int | None) -> list[ColumnElement[bool]]:

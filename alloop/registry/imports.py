@@ -17,12 +17,12 @@ from alloop.registry.records import AttemptRecord
 from alloop.registry.rows import (
     add_level,
     add_structures,
-    array_blob,
     blob_array,
     change,
     in_chunks,
     insert_new,
     insert_one,
+    label_columns,
     label_id_of,
 )
 from alloop.registry.status import AttemptOutcome, LabelStatus, check_transition
@@ -80,7 +80,7 @@ def import_labels(session: Session, batch: Sequence[LabeledRequest], source: str
             "failure_kind": None,
             "message": None,
         }
-        change(session, update(LabelRow).where(*empty).values(**_numbers(item.label), **done))
+        change(session, update(LabelRow).where(*empty).values(**label_columns(item.label), **done))
     rest = [item for item in items if item.label_id in known and not _is_empty(known[item.label_id])]
     complete = [item for item in rest if known[item.label_id].status is LabelStatus.COMPLETE]
     for item in complete:
@@ -107,7 +107,7 @@ def stored(session: Session, structures: Sequence[Any], level: LevelOfTheory) ->
 
 def add_duplicate(session: Session, label_id: str, token: str, label: Label) -> None:
     """Its forces are those of the stored structure: whoever turned or moved the atoms turns them back."""
-    row = {"label_id": label_id, "token": token, "attempt": 0, "outcome": AttemptOutcome.DUPLICATE, **_numbers(label)}
+    row = {"label_id": label_id, "token": token, "attempt": 0, "outcome": AttemptOutcome.DUPLICATE, **label_columns(label)}
     insert_one(session, AttemptRow, row)
 
 
@@ -159,23 +159,13 @@ def _label(row: Any) -> Label:
     return Label(row.energy, forces, blob_array(row.stress), 0.0)
 
 
-def _numbers(label: Label) -> dict[str, Any]:
-    return {
-        "energy": float(label.energy),
-        "forces": array_blob(label.forces),
-        "stress": array_blob(label.stress),
-        "provenance": dict(label.provenance),
-        "cost_core_seconds": float(label.cost_core_seconds),
-    }
-
-
 def _new_row(item: LabeledRequest) -> dict[str, Any]:
     structure, level = item.request.structure, item.request.level
     ids = {"label_id": item.label_id, "structure_id": structure.structure_id, "level_id": level.level_id}
-    return {**ids, "status": LabelStatus.COMPLETE, **_numbers(item.label)}
+    return {**ids, "status": LabelStatus.COMPLETE, **label_columns(item.label)}
 
 
 def _history(item: LabeledRequest, source: str, outcome: AttemptOutcome, *, numbers: bool = False) -> Mapping[str, Any]:
-    facts = _numbers(item.label)
+    facts = label_columns(item.label)
     kept = facts if numbers else {"provenance": facts["provenance"], "cost_core_seconds": facts["cost_core_seconds"]}
     return {"label_id": item.label_id, "token": source, "attempt": 0, "outcome": outcome, **kept}

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from alloop.digests import digest_bytes
 from alloop.errors import NotFoundError
+from alloop.labels.label import Label
 from alloop.labels.level_of_theory import LevelOfTheory
 from alloop.registry.tables import Base, LevelRow, StructureRow
 from alloop.structures.structure import Structure
@@ -62,6 +63,17 @@ def change(session: Session, statement: Update) -> Result[Any]:
 
 def array_blob(array: NDArray[np.float64] | None) -> bytes | None:
     return None if array is None else np.ascontiguousarray(array, dtype="<f8").tobytes()
+
+
+def label_columns(label: Label) -> dict[str, Any]:
+    """The columns of a result, in a row of the queue or of the history."""
+    return {
+        "energy": float(label.energy),
+        "forces": array_blob(label.forces),
+        "stress": array_blob(label.stress),
+        "provenance": dict(label.provenance),
+        "cost_core_seconds": float(label.cost_core_seconds),
+    }
 
 
 def blob_array(blob: bytes | None) -> NDArray[np.float64] | None:
