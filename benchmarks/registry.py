@@ -1,8 +1,9 @@
 """P10 and P11: what the registry costs beside ASE's database: a million labels stored and read, and a label that takes no time.
 
 Labels of displaced ethanol, with energies and forces. What is timed begins with structures and labels in memory and ends with
-committed rows: digests, checks, indexes and history are part of it. Processor time is that of this process and, on PostgreSQL,
-of the server's; it bears work beside it. Databases are new, on disk, and durable.
+committed rows: digests, checks, indexes and history are part of it. Aims are of the clock. Beside it stands processor time, of
+this process and, on PostgreSQL, of the server: where the two are far apart, the machine had other work. Databases are new, on
+disk, and durable.
 """
 
 import os
@@ -108,16 +109,14 @@ def million(name: str, url: str, count: int, batch: int) -> list[Row]:
         if tensors[0].shape[0] != count or not all(bool(torch.isfinite(each).all()) for each in tensors):
             raise RuntimeError("what was read is not what was stored")
         size = stored_bytes(registry) / count
-    rate, aim = count / storing.core, f">= {LEAST_A_SECOND:,} /s"
+    rate, aim = count / storing.wall, f">= {LEAST_A_SECOND:,} /s"
     most = f"<= {MOST_READ_SECONDS:g} s at {LABELS:,}"
     room = f"<= {MOST_BYTES:g} bytes"
     return [
-        judged(f"{name}: of {count:,} labels stored a core-second", rate, None, "/s", aim, rate >= LEAST_A_SECOND),
-        counted(f"{name}: the same, a second by the clock", count / storing.wall, None, "/s"),
-        judged(
-            f"{name}: all read into tensors, core-seconds", reading.core, None, "s", most, reading.core <= MOST_READ_SECONDS
-        ),
-        counted(f"{name}: the same, seconds by the clock", reading.wall, None, "s"),
+        judged(f"{name}: of {count:,} labels stored a second", rate, None, "/s", aim, rate >= LEAST_A_SECOND),
+        counted(f"{name}: the same, a core-second", count / storing.core, None, "/s"),
+        judged(f"{name}: all read into tensors", reading.wall, None, "s", most, reading.wall <= MOST_READ_SECONDS),
+        counted(f"{name}: the same, core-seconds", reading.core, None, "s"),
         judged(f"{name}: room a label takes", size, None, "bytes", room, size <= MOST_BYTES),
     ]
 
@@ -180,10 +179,10 @@ def beside_ase(folder: Path, count: int, pairs: int) -> list[Row]:
     times: dict[str, list[float]] = {"ours": [], "ase": []}
     for turn in range(pairs):
         for name, write in (("ours", ours), ("ase", ase)):
-            start = time.process_time()
+            start = time.perf_counter()
             write(folder / f"{name}-{turn}.db")
-            times[name].append(time.process_time() - start)
-    reason = "ours makes the file and the structures, too; processor time"
+            times[name].append(time.perf_counter() - start)
+    reason = "ours makes the file and the structures, too"
     name = f"{count:,} labels into a new SQLite file / ASE's database, one transaction"
     return [compare(name, times["ours"], times["ase"], Aim(0.1, "<= 0.1 (10x faster)"), reason=reason)]
 
@@ -207,11 +206,9 @@ def no_op(name: str, url: str, count: int, folder: Path) -> list[Row]:
         if tally.complete != count - 1:
             raise RuntimeError(f"{tally.complete} of {count - 1} labels")
         inside = sum(record.cost_core_seconds or 0.0 for record in registry.labels("no-op"))
-    overhead = 1e3 * (watch.core) / tally.complete
+    overhead = 1e3 * (watch.wall - inside) / tally.complete
     aim = f"<= {MOST_OVERHEAD_MS:g} ms"
     return [
-        judged(f"{name}: a no-op label, core time outside the worker", overhead, None, "ms", aim, overhead <= MOST_OVERHEAD_MS),
-        counted(
-            f"{name}: a no-op label, by the clock less the labeler", 1e3 * (watch.wall - inside) / tally.complete, None, "ms"
-        ),
+        judged(f"{name}: a no-op label, less its time in the labeler", overhead, None, "ms", aim, overhead <= MOST_OVERHEAD_MS),
+        counted(f"{name}: the same, core time outside the worker", 1e3 * watch.core / tally.complete, None, "ms"),
     ]

@@ -77,30 +77,12 @@ def heartbeat(session: Session, claims: Sequence[Claim], lease_seconds: float) -
     return [claim for claim in claims if claim.label_id in held]
 
 
-def commit(session: Session, claim: Claim, label: Label) -> bool:
-    """Store a result. False when the lease was lost: the result is then kept in the history as stale.
-
-    The same commit again is recognised by its token and changes nothing. Raises `InputError` for a result that is no label.
-    """
-    check_result(claim, label)
-    result = label_columns(label)
-    ended = change(
-        session,
-        _move([claim], LabelStatus.COMPLETE)
-        .values(**result, ended_at=Now(), failure_kind=None, message=None)
-        .returning(LabelRow.attempt, *_LEASE),
-    ).one_or_none()
-    if ended is not None:
-        cost = result["cost_core_seconds"]
-        _remember(session, [_history(claim, AttemptOutcome.COMPLETE, ended, cost_core_seconds=cost)])
-        return True
-    return _late(session, claim, AttemptOutcome.COMPLETE, result)
-
-
 def commit_all(session: Session, results: Sequence[tuple[Claim, Label]]) -> list[Claim]:
-    """Store several results in one transaction of three statements, however many; returns the claims whose lease was lost.
+    """Store results in one transaction of three statements, however many; returns the claims whose lease was lost: what came
+    for them is kept in the history as stale.
 
-    The same as `commit` for each, with the same errors: where one result is no label, none is stored.
+    The same commit again is recognised by its token and changes nothing. Raises `InputError` where one result is no label; none
+    is stored then.
     """
     for claim, label in results:
         check_result(claim, label)

@@ -183,7 +183,7 @@ class Registry:
     def commit(self, claim: Claim, label: Label) -> None:
         """Store a result, durably, once. Raises `StaleLeaseError` when the lease was lost (the result is kept as stale),
         `InputError` for numbers that are no label."""
-        if not self._write(claims.commit, claim, label):
+        if self.commit_all([(claim, label)]):
             raise _stale(claim)
 
     def commit_all(self, results: Sequence[tuple[Claim, Label]]) -> list[Claim]:

@@ -47,7 +47,7 @@ def test_statements_do_not_grow_with_the_chunk(queue: Registry, rattled: Callabl
     assert seen == ["UPDATE"]
     with statements(queue) as seen:
         queue.commit(claims[0], LABEL)
-    assert seen == ["UPDATE", "INSERT"]
+    assert seen == ["SELECT", "UPDATE", "INSERT"]
     with statements(queue) as seen:
         assert queue.commit_all([(claim, LABEL) for claim in claims[2:40]]) == []
     assert seen == ["SELECT", "UPDATE", "INSERT"]  # one commit for all that are ready
