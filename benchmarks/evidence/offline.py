@@ -4,6 +4,7 @@ or at random, and the force RMSE at 600 K after each."""
 from collections.abc import Sequence
 
 from alloop.committee.committee import Committee
+from alloop.posterior.run import PosteriorStart
 from alloop.proposals.select import select_diverse
 from alloop.rng import numpy_stream
 from alloop.sections import PosteriorConfig
@@ -28,11 +29,12 @@ COLUMNS = (
 START, BATCH, ROUNDS = 20, 20, 5
 MOST_TEST = 300
 SHORT = {"warmup_steps": 1500, "mass_steps": 200, "sampling_steps": 500}
+AGAIN = {"warmup_steps": 500}  # of rounds that start from the samples of the round before, as campaigns do
 
 
 def settings(place: Place) -> Facts:
     """Network and sampler."""
-    return settings_of(place.model(MODEL), _posterior(place))
+    return settings_of(place.model(MODEL), _posterior(place)) | {"later rounds": AGAIN}
 
 
 def cells(options: Options) -> list[Facts]:
@@ -42,15 +44,19 @@ def cells(options: Options) -> list[Facts]:
 
 
 def measure(cell: Facts, place: Place) -> Lines:
-    """A line for each round: the error at 600 K of what was learned so far, then the next batch."""
+    """A line for each round: the error at 600 K of what was learned so far, then the next batch. Later rounds start from the
+    samples of the round before."""
     pool, first, test = _frames(place)
     start, batch, rounds = (4, 3, 2) if place.quick else (START, BATCH, ROUNDS)
     order = numpy_stream(cell["seed"], "start").permutation(first)
     chosen = [int(index) for index in order[:start]]
     lines: Lines = []
+    earlier: PosteriorStart | None = None
     for round in range(1, rounds + 2):
         labels = TrainingSet(pool.labeled(chosen, "pool"))
-        found = drawn(place, labels, place.model(MODEL), _posterior(place), seed=cell["seed"], round=round)
+        posterior = _posterior(place, later=earlier is not None)
+        found = drawn(place, labels, place.model(MODEL), posterior, seed=cell["seed"], round=round, start=earlier)
+        earlier = PosteriorStart(found.draws.samples, found.draws.model, frozenset(item.label_id for item in labels.train))
         target = forces_of(test, found.committee.predict([item.structure for item in test]))
         hot = sum(index >= first for index in chosen) / len(chosen)
         own = {"hot": hot, **figures(target), **found.figures}
@@ -71,8 +77,9 @@ def _next(cell: Facts, pool: Frames, chosen: list[int], committee: Committee, ba
     return [left[index] for index in picked]
 
 
-def _posterior(place: Place) -> PosteriorConfig:
-    return PosteriorConfig.model_validate(POSTERIOR.model_dump() | (FEW if place.quick else SHORT))
+def _posterior(place: Place, *, later: bool = False) -> PosteriorConfig:
+    size = FEW if place.quick else SHORT | (AGAIN if later else {})
+    return PosteriorConfig.model_validate(POSTERIOR.model_dump() | size)
 
 
 def _frames(place: Place) -> tuple[Frames, int, tuple[LabeledStructure, ...]]:
