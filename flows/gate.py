@@ -1,4 +1,4 @@
-"""The gate between labels and training sets: energies against isolated atoms, and the audit of a share of all labels.
+"""The gate between labels and training sets: states, energies against isolated atoms, and the audit of a share of them.
 
 What each label must pass by itself (finite, balanced, plausible) was checked when it was computed.
 """
@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alloop.config import CampaignConfig
+from alloop.digests import digest_bytes
 from alloop.labels.audit import SHARE, audit_spec, direction_of, displaced_structures, finding, is_chosen, turned
 from alloop.labels.checks import check_against_atoms, isolated_atom
 from alloop.labels.label import Label, LabelFailure, LabelRequest
 from alloop.labels.labeler import Resources
 from alloop.labels.level_of_theory import LevelOfTheory
 from alloop.labels.noise import LabelNoise, estimate_noise
+from alloop.labels.states import SPEC, wrong_state
 from alloop.registry.imports import LabeledRequest
 from alloop.registry.records import LabelRecord, Review
 from alloop.registry.registry import Registry
@@ -28,8 +30,6 @@ from labelers.isolate import LabelPool
 
 STEP = "audit"
 ATOMS = "isolated-atom"
-# Programs whose energies count from nuclei and electrons, and whose labeler does not compare them with atoms itself.
-COMPARED_WITH_ATOMS = ("pyscf",)
 INCONCLUSIVE = "inconclusive"
 
 
@@ -45,7 +45,7 @@ class GateTally:
 def gate(registry: Registry, ref: CampaignRef, round: int, settings: Settings, share: float = SHARE) -> GateTally:
     """Look at complete labels of a campaign that it has not looked at; unsound ones are quarantined, and it is said."""
     voice, config = Step(ref.campaign, round, STEP), registry.campaign(ref.campaign).config
-    aside = _beside_atoms(registry, ref, settings, voice)
+    aside = _states(registry, ref, config, voice) + _beside_atoms(registry, ref, settings, voice)
     seed = stream_seed(config.seed, STEP)
     spec = audit_spec(seed, share)
     chosen = [each for each in _complete(registry, ref, config) if is_chosen(each.label_id, seed, share)]
@@ -124,10 +124,24 @@ def label_of(record: LabelRecord) -> Label:
     return Label(record.energy, record.forces, record.stress, record.cost_core_seconds or 0.0, record.provenance)
 
 
+def _states(registry: Registry, ref: CampaignRef, config: CampaignConfig, voice: Step) -> int:
+    """Quarantine, once, labels whose state may not be the one that was meant; how many. A person may restore them."""
+    said = {each.label_id: wrong_state(each.provenance) for each in _complete(registry, ref, config)}
+    wrong = {label_id: message for label_id, message in said.items() if message is not None}
+    spec = digest_bytes(SPEC.encode())
+    seen = registry.audited(ref.campaign, spec) if wrong else set()
+    aside = 0
+    for label_id, message in wrong.items():
+        if label_id not in seen and registry.record_audit(label_id, spec, {"said": message}, Review(message, "the state")):
+            voice.say(f"label {label_id} is quarantined: {message}")
+            aside += 1
+    return aside
+
+
 def _beside_atoms(registry: Registry, ref: CampaignRef, settings: Settings, voice: Step) -> int:
     """Quarantine labels whose energy no arrangement of their atoms can have; how many."""
     config = registry.campaign(ref.campaign).config
-    if config.labeler.program not in COMPARED_WITH_ATOMS or not availability(config.labeler).available:
+    if not _is_compared_with_atoms(config.labeler) or not availability(config.labeler).available:
         return 0
     records = _complete(registry, ref, config)
     structures = registry.structures([each.structure_id for each in records])
@@ -142,6 +156,11 @@ def _beside_atoms(registry: Registry, ref: CampaignRef, settings: Settings, voic
             voice.say(f"label {record.label_id} is quarantined: {refused.message}")
             aside += 1
     return aside
+
+
+def _is_compared_with_atoms(level: LevelOfTheory) -> bool:
+    """PySCF counts from separated nuclei and electrons, in molecules; its cells have no isolated atoms at the same level."""
+    return level.program == "pyscf" and level.lattice is None
 
 
 def _atoms(registry: Registry, structures: Sequence[Structure], level: LevelOfTheory, settings: Settings) -> dict[int, float]:

@@ -19,6 +19,7 @@ MODULES = {
     "tblite": "labelers.tblite_xtb",
     "pyscf": "labelers.pyscf_dft",
     "ase": "labelers.ase_calculator",
+    "qcengine": "labelers.qcengine_program",
     "scripted": "labelers.scripted",
     "imported": "labelers.imported",
 }
@@ -61,6 +62,12 @@ def check_capabilities(structure: Structure, level: LevelOfTheory, able: Capabil
             f"a molecule: {level} knows no periodic cells",
             f"pbc {structure.pbc}",
             "choose another labeler, or set pbc to F F F",
+        )
+    if not structure.is_periodic and not able.molecules:
+        raise UnsupportedError(
+            f"a periodic cell: {level} knows no molecules",
+            f"pbc {structure.pbc}",
+            "leave out `lattice`, or give the structure a cell",
         )
     if any(structure.pbc) and not all(structure.pbc) and not able.partly_periodic:
         raise UnsupportedError(

@@ -1,4 +1,5 @@
-"""What PySCF makes of a level of theory: functional, basis, core potentials, dispersion, solvent; refused here or nowhere."""
+"""What PySCF makes of a level of theory: functional, basis, core potentials, dispersion, solvent, and what of these goes with
+cells, smearing, stability and a GPU; refused here or nowhere."""
 
 import difflib
 import os
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from alloop.errors import MissingExtraError, UnsupportedError
 from alloop.labels.labeler import Capabilities
-from alloop.labels.level_of_theory import PyscfLevel
+from alloop.labels.level_of_theory import Lattice, PyscfLevel
 from alloop.structures.structure import MAX_ATOMIC_NUMBER
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ SOLVENTS = (
     "tetrahydrofuran",
     "dimethylsulfoxide",
 )
+LATTICE_BASES = ("gth-szv", "gth-dzvp", "gth-tzvp", "gth-dzvp-molopt-sr")
+PSEUDOPOTENTIALS = ("gth-pbe", "gth-blyp", "gth-pade", "gth-pbesol")
 # A name, never a file: PySCF would read one of that name.
 _BASIS_NAME = re.compile(r"^[A-Za-z0-9+*(),_-]{1,40}$")
 # Where the dielectric constant stands in PySCF's list of solvents (Minnesota Solvent Descriptor Database).
@@ -38,9 +41,14 @@ _DIELECTRIC = 5
 
 
 def check_level(level: PyscfLevel) -> None:
-    """Raise `UnsupportedError` for a functional, basis, dispersion or solvent that PySCF does not know."""
+    """Raise `UnsupportedError` for what PySCF does not know or cannot do together, `MissingExtraError` for what is missing."""
     _check_functional(level.functional)
-    if not elements_of(level.basis):
+    _check_combination(level)
+    if level.device == "gpu" and util.find_spec("gpu4pyscf") is None:
+        raise MissingExtraError("the package 'gpu4pyscf'", "it is not installed", "pip install gpu4pyscf-cuda12x")
+    if level.lattice is not None:
+        _check_lattice(level, level.lattice)
+    elif not elements_of(level.basis):
         raise UnsupportedError("a basis set that PySCF knows", repr(level.basis), _offer(level.basis, BASES))
     if level.solvent is not None:
         dielectric_constant(level.solvent)
@@ -49,8 +57,11 @@ def check_level(level: PyscfLevel) -> None:
 
 
 def capabilities_of(level: PyscfLevel) -> Capabilities:
-    """Molecules of the elements that the basis has."""
-    return Capabilities(elements=elements_of(level.basis), periodic=False, stress=False, open_shell=True)
+    """Molecules of the elements that the basis has; with a lattice, cells of those that basis and pseudopotential have."""
+    if level.lattice is None:
+        return Capabilities(elements=elements_of(level.basis), periodic=False, stress=False, open_shell=True)
+    elements = lattice_elements(level.basis, level.lattice.pseudopotential)
+    return Capabilities(elements=elements, periodic=True, stress=True, open_shell=False, molecules=False)
 
 
 @cache
@@ -58,13 +69,17 @@ def elements_of(basis: str) -> frozenset[int]:
     """Atomic numbers that an all-electron or core-potential basis has functions for; none for an unknown name."""
     from pyscf import gto
 
-    if not _BASIS_NAME.match(basis) or os.path.exists(basis) or "gth" in basis.lower():
+    return frozenset() if "gth" in basis.lower() else _known_elements(gto.basis.load, basis)
+
+
+@cache
+def lattice_elements(basis: str, pseudopotential: str) -> frozenset[int]:
+    """Atomic numbers that a Goedecker-Teter-Hutter basis and the pseudopotential both have; none for an unknown name."""
+    from pyscf import gto
+
+    if not all(each.lower().startswith("gth-") for each in (basis, pseudopotential)):
         return frozenset()
-    symbols = gto.elements.ELEMENTS
-    unknown = (gto.basis.BasisNotFoundError, KeyError, ValueError, AssertionError)
-    return frozenset(
-        z for z in range(1, MAX_ATOMIC_NUMBER + 1) if _quietly(lambda z=z: gto.basis.load(basis, symbols[z]), unknown)
-    )
+    return _known_elements(gto.basis.load, basis) & _known_elements(gto.basis.load_pseudo, pseudopotential)
 
 
 def effective_core_potentials(basis: str, numbers: NDArray[np.int64]) -> dict[str, str]:
@@ -82,6 +97,16 @@ def dielectric_constant(solvent: str) -> float:
     return float(solvent_db[solvent.lower()][_DIELECTRIC])
 
 
+def _known_elements(load: Callable[[str, str], object], name: str) -> frozenset[int]:
+    from pyscf import gto
+
+    if not _BASIS_NAME.match(name) or os.path.exists(name):
+        return frozenset()
+    symbols = gto.elements.ELEMENTS
+    unknown = (gto.basis.BasisNotFoundError, KeyError, ValueError, AssertionError)
+    return frozenset(z for z in range(1, MAX_ATOMIC_NUMBER + 1) if _quietly(lambda z=z: load(name, symbols[z]), unknown))
+
+
 def _symbols(numbers: NDArray[np.int64]) -> set[str]:
     from pyscf import gto
 
@@ -94,6 +119,45 @@ def _has_core_potential(basis: str, symbol: str) -> bool:
 
     unknown = (gto.basis.BasisNotFoundError, KeyError, ValueError, AssertionError)
     return bool(_quietly(lambda: gto.basis.load_ecp(basis, symbol), unknown))
+
+
+# What does not go together: the energy or the forces would lack a part, or PySCF has no program for it.
+_APART = {
+    "electronic_temperature_kelvin": ("stability", "dispersion", "solvent"),
+    "lattice": ("stability", "dispersion", "solvent", "grid_level", "density_fitting"),
+    "device": ("stability", "electronic_temperature_kelvin", "lattice"),
+}
+
+
+def _check_combination(level: PyscfLevel) -> None:
+    changed = {name for name, field in PyscfLevel.model_fields.items() if getattr(level, name) != field.default}
+    for name, others in _APART.items():
+        for other in others:
+            if {name, other} <= changed:
+                raise UnsupportedError(
+                    f"`{name}` without `{other}`",
+                    f"{other}: {getattr(level, other)}",
+                    f"leave out `{other}`, or leave out `{name}`",
+                )
+
+
+def _check_lattice(level: PyscfLevel, lattice: Lattice) -> None:
+    """Forces at k-points are there for local functionals and gradient corrections."""
+    from pyscf.dft import libxc
+
+    if libxc.xc_type(level.functional) not in ("LDA", "GGA") or libxc.is_hybrid_xc(level.functional):
+        raise UnsupportedError(
+            "a functional that PySCF has forces and stress of cells for: local or gradient-corrected",
+            repr(level.functional),
+            "use PBE, BLYP or LDA,VWN, or another program by `program: ase`",
+        )
+    if not lattice_elements(level.basis, lattice.pseudopotential):
+        raise UnsupportedError(
+            "a basis and a pseudopotential for cells that PySCF knows",
+            f"{level.basis!r} with {lattice.pseudopotential!r}",
+            f"basis: {_offer(level.basis, LATTICE_BASES)}; pseudopotential: "
+            f"{_offer(lattice.pseudopotential, PSEUDOPOTENTIALS)}",
+        )
 
 
 def _check_functional(functional: str) -> None:

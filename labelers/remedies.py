@@ -45,7 +45,8 @@ SCC_LADDER: tuple[Rung[SccSettings], ...] = (
 class ScfSettings:
     """PySCF: cycles, share of the old Fock matrix kept, level shift, initial guess, Newton's method.
 
-    `from_lowest`: start from the lowest density of the rungs before, where there is one.
+    `from_lowest`: start from the lowest density of the rungs before, where there is one. `smeared_start_kelvin`: start from the
+    density of a field with smeared occupations; the field that makes the label is not smeared.
     """
 
     max_cycles: int = 50
@@ -54,17 +55,20 @@ class ScfSettings:
     initial_guess: str = "minao"
     second_order: bool = False
     from_lowest: bool = False
+    smeared_start_kelvin: float = 0.0
 
 
 # Damping and level shift calm oscillation, another guess finds another basin, Newton's method (Sun, Yang, Chan, Chem. Phys.
 # Lett. 683, 291 (2017)) converges where first-order steps do not. It comes last and starts from the lowest density seen:
-# from scratch it converges too, but on transition metals to states up to 0.6 Ha too high (MnO, FeH).
+# from scratch it converges too, but on transition metals to states up to 0.6 Ha too high (MnO, FeH). Smearing (Rabuka and
+# Scuseria, J. Chem. Phys. 110, 695 (1999)) only makes a density to start from: a smeared state is another level of theory.
 SCF_LADDER: tuple[Rung[ScfSettings], ...] = (
     Rung("default", ScfSettings()),
     Rung("damping and level shift", ScfSettings(max_cycles=100, damping=0.5, level_shift_hartree=0.3)),
     Rung("other initial guess", ScfSettings(max_cycles=100, level_shift_hartree=0.2, initial_guess="atom")),
     Rung("second order", ScfSettings(second_order=True, from_lowest=True)),
     Rung("second order from another guess", ScfSettings(second_order=True, initial_guess="atom")),
+    Rung("second order from a smeared density", ScfSettings(second_order=True, smeared_start_kelvin=10_000.0)),
 )
 
 

@@ -111,7 +111,7 @@ def limits(level: LevelOfTheory) -> Balance:
         return _GRID.get(level.grid_level, _FINE_GRID)
     if level.program == "imported":
         return _FINE_GRID
-    return _ANY_CALCULATOR if level.program == "ase" else _ANALYTIC
+    return _ANY_CALCULATOR if level.program in ("ase", "qcengine") else _ANALYTIC
 
 
 def _wrong_shape(request: LabelRequest, label: Label) -> tuple[FailureKind, str] | None:

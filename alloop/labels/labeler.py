@@ -26,13 +26,15 @@ class Availability:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a labeler can compute, as data. `elements`: atomic numbers; `partly_periodic`: slabs and wires too."""
+    """What a labeler can compute, as data. `elements`: atomic numbers; `partly_periodic`: slabs and wires too; `molecules`:
+    structures without a cell."""
 
     elements: frozenset[int]
     periodic: bool
     stress: bool
     open_shell: bool
     partly_periodic: bool = False
+    molecules: bool = True
 
 
 class Labeler(Protocol):

@@ -1,19 +1,23 @@
 """Levels of theory: everything that changes the number a labeler returns. Their digest is part of every label's key."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from alloop.digests import digest_json
 
 
 class _Level(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+    # Fields that came after labels were stored. At their defaults they are no part of the digest: those labels keep their keys.
+    ADDED_LATER: ClassVar[tuple[str, ...]] = ()
 
     @property
     def level_id(self) -> str:
         """Digest of all fields."""
-        return digest_json(self.model_dump(mode="json"))
+        fields = self.model_dump(mode="json")
+        unsaid = {name for name in self.ADDED_LATER if getattr(self, name) == type(self).model_fields[name].default}
+        return digest_json({name: value for name, value in fields.items() if name not in unsaid})
 
 
 class TbliteLevel(_Level):
@@ -28,8 +32,23 @@ class TbliteLevel(_Level):
         return f"{self.method} (tblite)"
 
 
+class Lattice(BaseModel):
+    """How PySCF computes a cell: Goedecker-Teter-Hutter potentials in place of inner electrons, k-points, a uniform grid."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pseudopotential: str = Field(default="gth-pbe", description="by PySCF's name; it goes with the functional")
+    kpoints: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
+        default=(1, 1, 1),
+        description="of a Monkhorst-Pack mesh through the centre of the zone, along each lattice vector",
+    )
+    cutoff_hartree: float = Field(default=140.0, ge=10, le=2000, description="kinetic energy that the uniform grid resolves")
+
+
 class PyscfLevel(_Level):
     """Kohn-Sham DFT by PySCF; UKS is chosen where the multiplicity is not 1."""
+
+    ADDED_LATER: ClassVar[tuple[str, ...]] = ("electronic_temperature_kelvin", "stability", "lattice", "device")
 
     program: Literal["pyscf"] = "pyscf"
     functional: str = Field(default="PBE", description="by PySCF's name")
@@ -43,13 +62,30 @@ class PyscfLevel(_Level):
         default=None, description="C-PCM with the dielectric constant that PySCF lists for this solvent, e.g. water"
     )
     energy_threshold_hartree: float = Field(default=1e-9, gt=0, le=1e-5, description="of the self-consistent field")
+    electronic_temperature_kelvin: float = Field(
+        default=0.0, ge=0, le=20_000, description="of a Fermi smearing; the energy is then the free energy of the electrons"
+    )
+    stability: bool = Field(
+        default=False, description="follow instabilities of the field downhill, and tell of those that spin would bring"
+    )
+    lattice: Lattice | None = Field(default=None, description="for periodic cells, see below; none: for molecules")
+    device: Literal["cpu", "gpu"] = Field(default="cpu", description="`gpu` needs gpu4pyscf; not yet tried on one")
 
     def __str__(self) -> str:
         parts = [f"{self.functional}/{self.basis}"]
-        parts += ["density fitting"] if self.density_fitting else []
+        parts += ["density fitting"] if self.density_fitting and self.lattice is None else []
         parts += [self.dispersion.upper()] if self.dispersion != "none" else []
         parts += [f"in {self.solvent}"] if self.solvent else []
+        parts += [f"{self.electronic_temperature_kelvin:g} K smearing"] if self.electronic_temperature_kelvin else []
+        parts += ["stability"] if self.stability else []
+        parts += _of_lattice(self.lattice) if self.lattice is not None else []
+        parts += ["on a GPU"] if self.device == "gpu" else []
         return f"{', '.join(parts)} (PySCF)"
+
+
+def _of_lattice(lattice: Lattice) -> list[str]:
+    points = " x ".join(map(str, lattice.kpoints))
+    return [lattice.pseudopotential, f"{points} k-points", f"{lattice.cutoff_hartree:g} Ha"]
 
 
 class AseLevel(_Level):
@@ -62,6 +98,19 @@ class AseLevel(_Level):
 
     def __str__(self) -> str:
         return self.description or f"{self.factory} (ASE)"
+
+
+class QcengineLevel(_Level):
+    """Any program that QCEngine drives (Psi4, NWChem, Molpro, ...): `engine` is its name there; molecules, gradients."""
+
+    program: Literal["qcengine"] = "qcengine"
+    engine: str = Field(pattern=r"^[A-Za-z][\w+-]{0,39}$", description="the program by QCEngine's name, e.g. psi4")
+    method: str = Field(min_length=1, max_length=100, description="by the program's name")
+    basis: str | None = Field(default=None, description="by the program's name; none where the method has its own")
+    keywords: dict[str, str | int | float | bool] = Field(default_factory=dict, description="of the program, handed on as said")
+
+    def __str__(self) -> str:
+        return f"{self.method}{'/' if self.basis else ''}{self.basis or ''} ({self.engine} by QCEngine)"
 
 
 class ScriptedLevel(_Level):
@@ -92,7 +141,9 @@ class ImportedLevel(_Level):
         return f"{self.name} (imported)"
 
 
-LevelOfTheory = Annotated[TbliteLevel | PyscfLevel | AseLevel | ScriptedLevel | ImportedLevel, Field(discriminator="program")]
+LevelOfTheory = Annotated[
+    TbliteLevel | PyscfLevel | AseLevel | QcengineLevel | ScriptedLevel | ImportedLevel, Field(discriminator="program")
+]
 
 SHORT_NAMES: dict[str, dict[str, Any]] = {
     "xtb": {"program": "tblite"},

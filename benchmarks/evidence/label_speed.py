@@ -1,0 +1,207 @@
+"""P8: labels by PySCF in a core-hour, ours beside a fresh kernel with exact integrals in the default number of threads.
+
+Ours: the labeler as a campaign starts it, density fitting, one thread. Theirs: `dft.RKS(molecule).run()` and its gradient,
+every setting at PySCF's default: the same grid and the same threshold, exact integrals, all threads. Each has a process of its
+own, and they take turns. Time is of the processor, over all threads, so that work beside it stretches less; the time of the
+clock goes with it. What density fitting costs in accuracy is measured on the same geometries: energies against their mean
+difference, and forces.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alloop.labels.label import Label, LabelRequest
+from alloop.labels.labeler import Resources
+from alloop.labels.level_of_theory import PyscfLevel
+from alloop.proposals.initial import molecule_sampler
+from alloop.rng import numpy_stream
+from alloop.structures.structure import Structure
+from alloop.units import EV_PER_ANGSTROM_PER_HARTREE_PER_BOHR, EV_PER_HARTREE
+from benchmarks.evidence.study import Column, Comparison, Facts, Figures, Place, Results
+from benchmarks.harness import ROOT, Options, Row, judged, not_measured
+from labelers.supervisor import SETTINGS, THREAD_VARIABLES
+
+TITLE = "PySCF labels in a core-hour, beside exact integrals in all threads (P8)"
+SEEDS = (1,)
+GROUP = ("molecule", "functional", "basis")
+COLUMNS = (
+    Column("ours_per_core_hour", "ours, labels a core-hour", 1),
+    Column("theirs_per_core_hour", "exact, labels a core-hour", 1),
+    Column("ratio", "ours / exact", 2),
+    Column("wall_ratio", "of the clock's time", 2),
+    Column("energy_rms", "energies apart, meV an atom", 3),
+    Column("force_rms", "forces apart, RMS meV/Å", 2),
+    Column("force_max", "largest, meV/Å", 2),
+    Column("theirs_threads", "their threads", 0),
+)
+AIMS = {"def2-SVP": 1.5, "def2-TZVP": 2.5}
+# A tenth of the tolerance on forces that a campaign has by default.
+LARGEST_FORCE_RMS = 5.0
+GEOMETRIES, QUICK_GEOMETRIES = 4, 2
+TEMPERATURE_KELVIN = 300.0
+CASES = (
+    ("ethanol", "PBE", "def2-SVP"),
+    ("ethanol", "B3LYP", "def2-SVP"),
+    ("aspirin", "PBE", "def2-SVP"),
+    ("ethanol", "PBE", "def2-TZVP"),
+    ("ethanol", "B3LYP", "def2-TZVP"),
+)
+QUICK_CASES = (("H2", "PBE", "def2-SVP"), ("H2", "PBE", "def2-TZVP"))
+SECONDS_PER_HOUR, MEV_PER_EV = 3600.0, 1e3
+
+
+class Timed(NamedTuple):
+    """One label: energy in eV, forces [atoms, 3] in eV/Å, seconds of the processor over all threads, and of the clock."""
+
+    energy: float
+    forces: NDArray[np.float64]
+    core_seconds: float
+    wall_seconds: float
+    threads: int
+
+
+def settings(place: Place) -> Facts:
+    del place
+    return {"level": PyscfLevel().model_dump(mode="json"), "temperature": TEMPERATURE_KELVIN}
+
+
+def cells(options: Options) -> list[Facts]:
+    """The aim is for the default functional; hybrids beside it."""
+    cases, count = (QUICK_CASES, QUICK_GEOMETRIES) if options.quick else (CASES, GEOMETRIES)
+    names = ("molecule", "functional", "basis")
+    return [{**dict(zip(names, case, strict=True)), "geometries": count, "seed": SEEDS[0]} for case in cases]
+
+
+def measure(cell: Facts, place: Place) -> Figures:
+    """Both on the same geometries, in turn, after one that is not counted."""
+    shared = place.settings["level"] | {"functional": cell["functional"], "basis": cell["basis"]}
+    level = PyscfLevel.model_validate(shared)
+    geometries = thermal(cell)
+    ours, theirs = [], []
+    with child(single=True) as mine, child(single=False) as other:
+        warm = _h2()
+        mine.submit(our_label, level, warm).result()
+        other.submit(their_label, level, warm).result()
+        for geometry in geometries:
+            place.on_time()
+            ours.append(mine.submit(our_label, level, geometry).result())
+            theirs.append(other.submit(their_label, level, geometry).result())
+    return figures_of(ours, theirs)
+
+
+def figures_of(ours: Sequence[Timed], theirs: Sequence[Timed]) -> Figures:
+    """Medians over geometries; how far apart energies are once their mean difference is taken away, and forces."""
+    energies = np.array([mine.energy - other.energy for mine, other in zip(ours, theirs, strict=True)])
+    forces = np.array([mine.forces - other.forces for mine, other in zip(ours, theirs, strict=True)])
+    n_atoms = forces.shape[1]
+    mine, other = (median(each.core_seconds for each in several) for several in (ours, theirs))
+    return {
+        "ours_per_core_hour": SECONDS_PER_HOUR / mine,
+        "theirs_per_core_hour": SECONDS_PER_HOUR / other,
+        "ratio": median(b.core_seconds / a.core_seconds for a, b in zip(ours, theirs, strict=True)),
+        "wall_ratio": median(b.wall_seconds / a.wall_seconds for a, b in zip(ours, theirs, strict=True)),
+        "energy_rms": MEV_PER_EV * float(np.std(energies)) / n_atoms,
+        "force_rms": MEV_PER_EV * float(np.sqrt(np.mean(forces**2))),
+        "force_max": MEV_PER_EV * float(np.abs(forces).max()),
+        "theirs_threads": theirs[0].threads,
+        "core_seconds": sum(each.core_seconds for each in (*ours, *theirs)),
+    }
+
+
+def our_label(level: PyscfLevel, structure: Structure) -> Timed:
+    """Runs in a child process. Raises `RuntimeError` where there is no label."""
+    from labelers.attempt import attempt
+    from labelers.catalog import labeler_for
+
+    started = time.process_time(), time.perf_counter()
+    made = attempt(labeler_for(level), LabelRequest(structure, level), Resources(threads=1))
+    if not isinstance(made, Label):
+        raise RuntimeError(made.message)
+    return _timed(made.energy, made.forces, started)
+
+
+def their_label(level: PyscfLevel, structure: Structure) -> Timed:
+    """As the manual of PySCF has it. Runs in a child process."""
+    from pyscf import dft, gto
+
+    started = time.process_time(), time.perf_counter()
+    atoms = [(int(number), position) for number, position in zip(structure.numbers, structure.positions, strict=True)]
+    field = dft.RKS(gto.M(atom=atoms, basis=level.basis, verbose=0), xc=level.functional).run()
+    gradient = np.asarray(field.nuc_grad_method().kernel())
+    return _timed(field.e_tot * EV_PER_HARTREE, -gradient * EV_PER_ANGSTROM_PER_HARTREE_PER_BOHR, started)
+
+
+def thermal(cell: Facts) -> list[Structure]:
+    """Geometries at 300 K around the rest of a molecule."""
+    from ase.build import molecule
+    from ase.io import read
+
+    names = {"ethanol": "CH3CH2OH", "H2": "H2"}
+    atoms: Any = (
+        read(ROOT / "benchmarks" / "aspirin.xyz") if cell["molecule"] == "aspirin" else molecule(names[cell["molecule"]])
+    )
+    rest = Structure.molecule(atoms.numbers, atoms.positions)
+    sample, generator = molecule_sampler(rest), numpy_stream(cell["seed"], "label-speed", rest.n_atoms)
+    return [rest.with_positions(sample(TEMPERATURE_KELVIN, generator)) for _ in range(cell["geometries"])]
+
+
+@contextmanager
+def child(*, single: bool) -> Iterator[ProcessPoolExecutor]:
+    """A process with the environment of a labeling worker in one thread, or with that of a person who set nothing."""
+    before = dict(os.environ)
+    unset = {name: value for name, value in before.items() if name not in (*THREAD_VARIABLES, *SETTINGS)}
+    wanted = {**unset, **SETTINGS, **dict.fromkeys(THREAD_VARIABLES, "1")} if single else unset
+    _replace_environment(wanted)
+    try:
+        pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        pool.submit(os.getpid).result()
+    finally:
+        _replace_environment(before)
+    with pool:
+        yield pool
+
+
+def rows(done: Results, beside: Sequence[Comparison]) -> list[Row]:
+    """The aims, for the default functional; and that the accuracy is the same."""
+    found = []
+    for basis, aim in AIMS.items():
+        ratios = [figures["ratio"] for _, figures in done.of(basis=basis, functional=PyscfLevel().functional)]
+        name = f"{basis}: labels a core-hour, ours / exact, the least of its molecules"
+        if not ratios:
+            found.append(not_measured(name, f">= {aim:g}", "no molecule in this basis"))
+            continue
+        found.append(judged(name, min(ratios), None, "x", f">= {aim:g}", min(ratios) >= aim))
+    worst = max(figures["force_rms"] for _, figures in done.cells)
+    same = worst <= LARGEST_FORCE_RMS
+    found.append(judged("forces apart, RMS, the worst", worst, None, "meV/Å", f"<= {LARGEST_FORCE_RMS:g} meV/Å", same))
+    return found
+
+
+def comparisons(done: Results, place: Place) -> list[Comparison]:
+    del done, place
+    return []
+
+
+def _timed(energy: float, forces: NDArray[np.float64], started: tuple[float, float]) -> Timed:
+    from pyscf import lib
+
+    core, wall = started
+    return Timed(float(energy), forces, time.process_time() - core, time.perf_counter() - wall, int(lib.num_threads()))
+
+
+def _h2() -> Structure:
+    return Structure.molecule([1, 1], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]])
+
+
+def _replace_environment(wanted: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(wanted)
