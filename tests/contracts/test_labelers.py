@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from alloop.errors import UnsupportedError
 from alloop.labels.label import Label, LabelFailure, LabelRequest
 from alloop.labels.labeler import Labeler, Resources
-from alloop.labels.level_of_theory import AseLevel, LevelOfTheory, PyscfLevel, ScriptedLevel, TbliteLevel
+from alloop.labels.level_of_theory import AseLevel, LevelOfTheory, PyscfLevel, QcengineLevel, ScriptedLevel, TbliteLevel
 from alloop.structures.structure import Structure
 from labelers.attempt import attempt
 from labelers.catalog import availability, check_request, labeler_for
@@ -20,7 +20,7 @@ WATER = [[0.02, -0.01, 0.03], [0.05, 0.79, 0.55], [-0.04, -0.72, 0.63]]
 
 @dataclass(frozen=True)
 class Case:
-    """A level, and how closely its forces follow its energy and its numbers follow a rotation, eV/Å."""
+    """A level, how closely its forces follow its energy and its numbers follow a rotation, eV/Å, and the modules it needs."""
 
     level: LevelOfTheory
     tolerance: float
@@ -33,6 +33,7 @@ CASES = {
     "gfn2": Case(TbliteLevel(), 1e-4),
     "gfn1": Case(TbliteLevel(method="GFN1-xTB", accuracy=0.1), 1e-4),
     "ase": Case(TBLITE_BY_ASE, 1e-4, "tblite"),
+    "qcengine": Case(QcengineLevel(engine="xtb", method="GFN2-xTB"), 1e-4, "qcengine xtb"),
     "pbe": Case(PyscfLevel(basis="STO-3G"), 2e-3, "pyscf"),
     "b3lyp-d4-solvent": Case(
         PyscfLevel(functional="B3LYP", basis="STO-3G", density_fitting=False, dispersion="d4", solvent="water"), 4e-3, "pyscf"
@@ -48,8 +49,9 @@ CELLS = {
 @pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest) -> Case:
     found = CASES[request.param]
-    if importlib.util.find_spec(found.needs) is None:
-        pytest.skip(f"{found.needs} is not installed")
+    for needed in found.needs.split():
+        if importlib.util.find_spec(needed) is None:
+            pytest.skip(f"{needed} is not installed")
     return found
 
 
