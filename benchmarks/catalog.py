@@ -15,6 +15,7 @@ from benchmarks.evidence import (
     cost,
     domain,
     double_well,
+    label_settings,
     label_speed,
     offline,
     rmd17,
@@ -63,6 +64,7 @@ STUDIES: dict[str, Any] = {
     "stable-md": stable_md,
     "scf-rescue": scf_rescue,
     "label-speed": label_speed,
+    "label-settings": label_settings,
 }
 CATALOG = {
     "step": Benchmark(step.TITLE, step.run, choices={"compile": bool}),

@@ -101,7 +101,9 @@ def _levels() -> Iterator[str]:
         program = level.model_fields["program"].default
         yield f"### `program: {program}`\n"
         yield f"{_paragraph(level)}\n"
-        yield _table((name, field) for name, field in level.model_fields.items() if name != "program")
+        plain = {name: field for name, field in level.model_fields.items() if name != "program" and not _is_section(field)}
+        yield _table(plain.items())
+        yield from _parts(level, "labeler.", "####")
 
 
 def _settings() -> Iterator[str]:

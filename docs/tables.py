@@ -20,7 +20,7 @@ from benchmarks.catalog import CATALOG
 from benchmarks.evidence import cost
 
 HERE = Path(__file__).parent
-PAGES = (HERE / "performance.md", HERE / "evidence.md", HERE / "proposals.md", HERE / "labels.md")
+PAGES = (HERE / "performance.md", HERE / "evidence.md", HERE / "proposals.md", HERE / "labels.md", HERE / "labelers.md")
 RESULTS = HERE.parent / "benchmarks" / "results"
 MARKERS = re.compile(r"(<!-- bench-([\w-]+):begin -->\n).*?(<!-- bench-\2:end -->)", re.DOTALL)
 NOTHING = "Not recorded yet."
