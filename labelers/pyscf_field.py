@@ -11,6 +11,7 @@ from alloop.labels.labeler import Resources
 from alloop.labels.level_of_theory import Lattice, PyscfLevel
 from alloop.structures.structure import Structure
 from alloop.units import BOLTZMANN_EV_PER_KELVIN, EV_PER_HARTREE
+from labelers.pyscf_grid import keep_basis_functions
 from labelers.pyscf_level import dielectric_constant, effective_core_potentials
 from labelers.remedies import ScfSettings
 
@@ -73,6 +74,8 @@ def _molecular(level: PyscfLevel, structure: Structure, resources: Resources) ->
         field.with_solvent.method = "C-PCM"
         field.with_solvent.eps = dielectric_constant(level.solvent)
     field.grids.level = level.grid_level
+    if level.device == "cpu":
+        keep_basis_functions(field, resources)
     return field
 
 

@@ -102,8 +102,10 @@ def measure(cell: Facts, place: Place) -> Figures:
 
 
 def figures_of(ours: Sequence[Timed], theirs: Sequence[Timed], singles: Sequence[Timed]) -> Figures:
-    """Medians over geometries; how far apart energies are once their mean difference is taken away, and forces. `singles`: theirs
-    in one thread."""
+    """Medians over geometries; how far apart energies are once their mean difference is taken away, and forces.
+
+    `singles`: theirs, in one thread.
+    """
     energies = np.array([mine.energy - other.energy for mine, other in zip(ours, theirs, strict=True)])
     forces = np.array([mine.forces - other.forces for mine, other in zip(ours, theirs, strict=True)])
     n_atoms = forces.shape[1]
