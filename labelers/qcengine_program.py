@@ -3,7 +3,7 @@
 QCEngine's own error classes are kinds of failure already; what is left here is units and names.
 """
 
-from importlib import metadata, util
+from importlib import import_module, metadata, util
 from typing import Any
 
 import numpy as np
@@ -36,18 +36,14 @@ class QcengineLabeler:
         self._level = level
 
     def availability(self) -> Availability:
-        import qcengine
-
-        harness = qcengine.get_program(self._level.engine, check=False)
+        harness = _qcengine().get_program(self._level.engine, check=False)
         if not harness.found():
             return Availability(available=False, reason=f"install {self._level.engine}, so that QCEngine finds it")
         return Availability(available=True, version=harness.get_version())
 
     def label(self, request: LabelRequest, resources: Resources) -> Label | LabelFailure:
-        import qcengine
-
         limits = {"ncores": resources.threads, "memory": resources.memory_mib / MIB_PER_GIB}
-        found = qcengine.compute(_question(self._level, request.structure), self._level.engine, task_config=limits)
+        found = _qcengine().compute(_question(self._level, request.structure), self._level.engine, task_config=limits)
         if not found.success:
             kind = FAILURES.get(found.error.error_type, FailureKind.UNKNOWN)
             said = " ".join(found.error.error_message.split())
@@ -72,11 +68,13 @@ def _check_engine(engine: str) -> None:
     """Raise `MissingExtraError` without QCEngine and `UnsupportedError` for a program that it does not drive."""
     if util.find_spec("qcengine") is None:
         raise MissingExtraError.of("qcengine", "qcengine")
-    import qcengine
-
-    known = qcengine.list_all_programs()
+    known = _qcengine().list_all_programs()
     if engine.lower() not in known:
         raise UnsupportedError("a program that QCEngine drives", repr(engine), nearest(engine.lower(), known))
+
+
+def _qcengine() -> Any:
+    return import_module("qcengine")
 
 
 def _question(level: QcengineLevel, structure: Structure) -> dict[str, Any]:

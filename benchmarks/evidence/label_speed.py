@@ -7,28 +7,19 @@ clock goes with it. What density fitting costs in accuracy is measured on the sa
 difference, and forces.
 """
 
-import os
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing import get_context
+from collections.abc import Sequence
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from alloop.labels.label import Label, LabelRequest
-from alloop.labels.labeler import Resources
 from alloop.labels.level_of_theory import PyscfLevel
 from alloop.proposals.initial import molecule_sampler
 from alloop.rng import numpy_stream
 from alloop.structures.structure import Structure
-from alloop.units import EV_PER_ANGSTROM_PER_HARTREE_PER_BOHR, EV_PER_HARTREE
+from benchmarks.evidence.label_timing import Timed, child, h2, our_label, their_label
 from benchmarks.evidence.study import Column, Comparison, Facts, Figures, Place, Results
 from benchmarks.harness import ROOT, Options, Row, judged, not_measured
-from labelers.supervisor import SETTINGS, THREAD_VARIABLES
 
 TITLE = "PySCF labels in a core-hour, beside exact integrals in all threads (P8)"
 SEEDS = (1,)
@@ -47,7 +38,7 @@ COLUMNS = (
 AIMS = {"def2-SVP": 1.5, "def2-TZVP": 2.5}
 # A tenth of the tolerance on forces that a campaign has by default.
 LARGEST_FORCE_RMS = 5.0
-GEOMETRIES, QUICK_GEOMETRIES = 4, 2
+GEOMETRIES, QUICK_GEOMETRIES = 4, 1
 TEMPERATURE_KELVIN = 300.0
 CASES = (
     ("ethanol", "PBE", "def2-SVP"),
@@ -58,16 +49,6 @@ CASES = (
 )
 QUICK_CASES = (("H2", "PBE", "def2-SVP"), ("H2", "PBE", "def2-TZVP"))
 SECONDS_PER_HOUR, MEV_PER_EV = 3600.0, 1e3
-
-
-class Timed(NamedTuple):
-    """One label: energy in eV, forces [atoms, 3] in eV/Å, seconds of the processor over all threads, and of the clock."""
-
-    energy: float
-    forces: NDArray[np.float64]
-    core_seconds: float
-    wall_seconds: float
-    threads: int
 
 
 def settings(place: Place) -> Facts:
@@ -89,7 +70,7 @@ def measure(cell: Facts, place: Place) -> Figures:
     geometries = thermal(cell)
     ours, theirs, singles = [], [], []
     with child(single=True) as mine, child(single=False) as other:
-        warm = _h2()
+        warm = h2()
         mine.submit(our_label, level, warm).result()
         for pool in (mine, other):
             pool.submit(their_label, level, warm).result()
@@ -124,29 +105,6 @@ def figures_of(ours: Sequence[Timed], theirs: Sequence[Timed], singles: Sequence
     }
 
 
-def our_label(level: PyscfLevel, structure: Structure) -> Timed:
-    """Runs in a child process. Raises `RuntimeError` where there is no label."""
-    from labelers.attempt import attempt
-    from labelers.catalog import labeler_for
-
-    started = time.process_time(), time.perf_counter()
-    made = attempt(labeler_for(level), LabelRequest(structure, level), Resources(threads=1))
-    if not isinstance(made, Label):
-        raise RuntimeError(made.message)
-    return _timed(made.energy, made.forces, started)
-
-
-def their_label(level: PyscfLevel, structure: Structure) -> Timed:
-    """As the manual of PySCF has it. Runs in a child process."""
-    from pyscf import dft, gto
-
-    started = time.process_time(), time.perf_counter()
-    atoms = [(int(number), position) for number, position in zip(structure.numbers, structure.positions, strict=True)]
-    field = dft.RKS(gto.M(atom=atoms, basis=level.basis, verbose=0), xc=level.functional).run()
-    gradient = np.asarray(field.nuc_grad_method().kernel())
-    return _timed(field.e_tot * EV_PER_HARTREE, -gradient * EV_PER_ANGSTROM_PER_HARTREE_PER_BOHR, started)
-
-
 def thermal(cell: Facts) -> list[Structure]:
     """Geometries at 300 K around the rest of a molecule."""
     from ase.build import molecule
@@ -159,22 +117,6 @@ def thermal(cell: Facts) -> list[Structure]:
     rest = Structure.molecule(atoms.numbers, atoms.positions)
     sample, generator = molecule_sampler(rest), numpy_stream(cell["seed"], "label-speed", rest.n_atoms)
     return [rest.with_positions(sample(TEMPERATURE_KELVIN, generator)) for _ in range(cell["geometries"])]
-
-
-@contextmanager
-def child(*, single: bool) -> Iterator[ProcessPoolExecutor]:
-    """A process with the environment of a labeling worker in one thread, or with that of a person who set nothing."""
-    before = dict(os.environ)
-    unset = {name: value for name, value in before.items() if name not in (*THREAD_VARIABLES, *SETTINGS)}
-    wanted = {**unset, **SETTINGS, **dict.fromkeys(THREAD_VARIABLES, "1")} if single else unset
-    _replace_environment(wanted)
-    try:
-        pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-        pool.submit(os.getpid).result()
-    finally:
-        _replace_environment(before)
-    with pool:
-        yield pool
 
 
 def rows(done: Results, beside: Sequence[Comparison]) -> list[Row]:
@@ -196,19 +138,3 @@ def rows(done: Results, beside: Sequence[Comparison]) -> list[Row]:
 def comparisons(done: Results, place: Place) -> list[Comparison]:
     del done, place
     return []
-
-
-def _timed(energy: float, forces: NDArray[np.float64], started: tuple[float, float]) -> Timed:
-    from pyscf import lib
-
-    core, wall = started
-    return Timed(float(energy), forces, time.process_time() - core, time.perf_counter() - wall, int(lib.num_threads()))
-
-
-def _h2() -> Structure:
-    return Structure.molecule([1, 1], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]])
-
-
-def _replace_environment(wanted: dict[str, str]) -> None:
-    os.environ.clear()
-    os.environ.update(wanted)
