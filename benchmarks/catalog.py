@@ -7,7 +7,21 @@ from functools import partial
 from typing import Any
 
 from benchmarks import attacks, chains, duplicates, gpu, posterior, profile, registry, sampler, step, table, unit_faults
-from benchmarks.evidence import alkanes, ammonia, calibration, cold, cost, domain, double_well, offline, rmd17, stable_md, study
+from benchmarks.evidence import (
+    alkanes,
+    ammonia,
+    calibration,
+    cold,
+    cost,
+    domain,
+    double_well,
+    offline,
+    plateau,
+    rare_event,
+    rmd17,
+    stable_md,
+    study,
+)
 from benchmarks.evidence import table as evidence_table
 from benchmarks.harness import ROOT, Options
 
@@ -47,6 +61,8 @@ STUDIES: dict[str, Any] = {
     "ammonia": ammonia,
     "offline": offline,
     "stable-md": stable_md,
+    "rare-event": rare_event,
+    "plateau": plateau,
 }
 CATALOG = {
     "step": Benchmark(step.TITLE, step.run, choices={"compile": bool}),
