@@ -5,11 +5,13 @@ on and 1,000 to test on, and others.
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alloop.digests import digest_bytes
 from alloop.structures.structure import Structure
 from alloop.training.training_set import LabeledStructure, Purpose
 from alloop.units import EV_PER_KCAL_PER_MOL
@@ -36,11 +38,19 @@ class Frames:
         return Frames([*self.structures, *other.structures], *both)
 
     def labeled(self, indices: Iterable[int], name: str, purpose: Purpose = Purpose.TRAIN) -> tuple[LabeledStructure, ...]:
-        """The frames `indices` as labels called `name`-index."""
+        """The frames `indices` as labels, called by `name`, by the content of all frames, and by index: what is made of labels
+        is kept under their names."""
         return tuple(
-            LabeledStructure(f"{name}-{i}", self.structures[i], float(self.energies[i]), self.forces[i], None, purpose)
+            LabeledStructure(
+                f"{name}-{self._content}-{i}", self.structures[i], float(self.energies[i]), self.forces[i], None, purpose
+            )
             for i in indices
         )
+
+    @cached_property
+    def _content(self) -> str:
+        ids = "".join(each.structure_id for each in self.structures)
+        return digest_bytes(ids.encode(), np.asarray(self.energies, "<f8").tobytes(), np.asarray(self.forces, "<f8").tobytes())
 
 
 def rmd17_file(folder: Path, molecule: str) -> Path:
