@@ -3,7 +3,6 @@ dynamics from the start structure under its posterior, judged as method 4.4 says
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -22,7 +21,7 @@ from alloop.structures.convert import from_ase
 from alloop.structures.structure import Structure
 from benchmarks.evidence.campaigns import LEVEL, campaign_file, folder_of, go_on, shared
 from benchmarks.evidence.rare_event import INVERSION_ANGSTROM, umbrella_height
-from benchmarks.evidence.study import Column, Comparison, Facts, Figures, Lines, Place, Results
+from benchmarks.evidence.study import Column, Comparison, Facts, Figures, Lines, Place, Results, core_seconds_here
 from benchmarks.harness import Options, Row
 from flows.assess import calibration_of, committee_of, core_seconds
 from labelers.isolate import LabelPool
@@ -99,21 +98,15 @@ def measure(cell: Facts, place: Place) -> Lines:
         if not _file(folder, round).is_file():
             if round % ROUNDS_A_RUN == 1:
                 go_on(folder, _campaign(cell, place, min(round + ROUNDS_A_RUN - 1, last)), place)
-            started = _spent()
+            started = core_seconds_here()
             judged = _judged(folder, cell, place, round)
-            taken = {"judging_core_seconds": _spent() - started}
+            taken = {"judging_core_seconds": core_seconds_here() - started}
             _file(folder, round).write_text(json.dumps(judged | taken), encoding="utf-8")
         held = json.loads(_file(folder, round).read_text(encoding="utf-8"))
         lines.append(({"labels": held.pop("labels")}, held | _of_registry(folder, cell, place, round, held)))
         if all(figures["reached"] for _, figures in lines[-2:]) and len(lines) > 1:
             break
     return lines
-
-
-def _spent() -> float:
-    """Core-seconds of this process and of those it waited for."""
-    taken = os.times()
-    return taken.user + taken.system + taken.children_user + taken.children_system
 
 
 def _file(folder: Path, round: int) -> Path:
