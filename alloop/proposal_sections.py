@@ -168,7 +168,7 @@ class ProposalConfig(Section):
 
     strategy: Literal["mixed", "adversarial", "dynamics", "biased", "random"] = Field(
         default="mixed",
-        description="mixed: attacks and committee dynamics, half each; biased: dynamics drawn to disagreement; "
+        description="mixed: committee dynamics, and a quarter of attacks; biased: dynamics drawn to disagreement; "
         "random: dynamics frames by no score, the control",
     )
     batch: int = Field(default=20, ge=2, description="labels a round")

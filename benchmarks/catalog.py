@@ -18,6 +18,8 @@ from benchmarks.evidence import (
     label_settings,
     label_speed,
     offline,
+    plateau,
+    rare_event,
     rmd17,
     scf_rescue,
     stable_md,
@@ -65,6 +67,8 @@ STUDIES: dict[str, Any] = {
     "scf-rescue": scf_rescue,
     "label-speed": label_speed,
     "label-settings": label_settings,
+    "rare-event": rare_event,
+    "plateau": plateau,
 }
 CATALOG = {
     "step": Benchmark(step.TITLE, step.run, choices={"compile": bool}),

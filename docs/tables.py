@@ -12,12 +12,13 @@ codes: 0 when all is well, 1 otherwise.
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from alloop.files import write_atomically
-from benchmarks.catalog import CATALOG
+from benchmarks.catalog import CATALOG, STUDIES
 from benchmarks.evidence import cost
+from benchmarks.evidence.study import rejudged
 
 HERE = Path(__file__).parent
 PAGES = (HERE / "performance.md", HERE / "evidence.md", HERE / "proposals.md", HERE / "labels.md", HERE / "labelers.md")
@@ -38,6 +39,25 @@ def filled(page: str, results: Path) -> str:
     return MARKERS.sub(lambda found: f"{found[1]}{content(found[2]).strip()}\n{found[3]}", page)
 
 
+def wrong(texts: Sequence[str], results: Path) -> Iterator[str]:
+    """What is no record: a file that is not whole, a miniature, an unfinished study, rows that do not follow from what was
+    measured, a result that no page shows."""
+    shown = {found[2] for text in texts for found in MARKERS.finditer(text)}
+    for file in sorted(results.glob("*.json")):
+        try:
+            answer = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            yield f"{file.name} is no JSON: {error}"
+            continue
+        if file.stem not in shown:
+            yield f"{file.name} is shown on no page: the markers bench-{file.stem}:begin and :end are missing"
+        if answer["name"] in STUDIES:
+            if not answer["complete"] or answer["size"] == "quick":
+                yield f"{file.name} is of an unfinished run or of a miniature"
+            elif rejudged(answer) != answer["rows"]:
+                yield f"{file.name} has rows that do not follow from its cells: run the same command again"
+
+
 def main(arguments: list[str], *, pages: Sequence[Path] = PAGES, results: Path = RESULTS) -> int:
     match arguments:
         case ["fill"]:
@@ -46,6 +66,10 @@ def main(arguments: list[str], *, pages: Sequence[Path] = PAGES, results: Path =
                 print(f"filled {page.name}")
         case ["check"]:
             texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
+            found = list(wrong(list(texts.values()), results))
+            if found:
+                print("\n".join(found), file=sys.stderr)
+                return 1
             other = [name for name, text in texts.items() if text != filled(text, results)]
             if other:
                 print(

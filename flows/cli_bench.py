@@ -1,17 +1,21 @@
 """The command `bench`: how fast alloop is, beside a peer timed in the same run. Benchmarks live in the source tree only."""
 
+import errno
 import importlib.util
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import typer
 
 from alloop.errors import InputError, nearest
-from alloop.files import write_atomically
+from alloop.files import said_if_unwritable, write_atomically
 
 ROOT = Path(__file__).parents[1]
+WANTED = {int: "a value of {}: a whole number above 0", str: "a value of {}: a word", bool: "{} without a value"}
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +30,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, on standard output.")] = False,
     output: Annotated[Path | None, typer.Option(help="Write the machine-readable answer to this file, too.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A miniature, to see that it runs; it judges nothing.")] = False,
-    data: Annotated[Path | None, typer.Option(help="Folder with rMD17 frames; made-up frames if left out.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with reference data.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda, for those that can run on a GPU.")] = "auto",
     folder: Annotated[Path | None, typer.Option(help="Where one that takes long is kept, and goes on from.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Of this call; the next one goes on.")] = None,
@@ -43,11 +47,37 @@ def bench(
     from benchmarks.harness import Options
 
     choices = chosen(context.args, catalog[name].choices, name)
+    if max_minutes is not None and not 0 < max_minutes < math.inf:
+        raise InputError("--max-minutes above 0", f"{max_minutes:g}", "leave it out for no limit")
+    if output is not None:
+        said_if_no_place(output)
     options = Options(data, quick, device, folder, max_minutes, choices)
     answer = catalog[name].run(options)
-    if output is not None:
+    if output is not None and is_worth_less(answer, output):
+        typer.echo(f"{output} holds a finished run and stays; this one is unfinished or a miniature", err=True)
+    elif output is not None:
         write_atomically(output, (json.dumps(answer, indent=2) + "\n").encode())
     typer.echo(json.dumps(answer, indent=2) if as_json else catalog[name].table(answer))
+
+
+def said_if_no_place(output: Path) -> None:
+    """Before anything is measured. Raises `InputError` where no file can be written there."""
+    with said_if_unwritable(output):
+        if output.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        with TemporaryFile(dir=output.parent):
+            pass
+
+
+def is_worth_less(answer: Mapping[str, Any], output: Path) -> bool:
+    """Whether `output` holds all of the same study, and `answer`, a part or a miniature of it, is not to take its place."""
+    try:
+        before = json.loads(output.read_text(encoding="utf-8"))
+        held = before["name"], before["complete"], before["size"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    whole = held[0] == answer["name"] and held[1] and held[2] != "quick"
+    return whole and (not answer["complete"] or answer["size"] == "quick")
 
 
 def chosen(arguments: Sequence[str], known: Mapping[str, type], name: str) -> dict[str, Any]:
@@ -64,8 +94,10 @@ def chosen(arguments: Sequence[str], known: Mapping[str, type], name: str) -> di
             raise InputError(f"options that `bench {name}` has", option, nearest(key, known) if known else "leave it out")
         try:
             found[key] = True if known[key] is bool else known[key](left.pop(0))
+            if known[key] is int and found[key] < 1:
+                raise ValueError
         except (IndexError, ValueError):
-            raise InputError(f"a value of {option}: {known[key].__name__}", "none that fits", f"write {option} VALUE") from None
+            raise InputError(WANTED[known[key]].format(option), "none that fits", f"write {option} VALUE") from None
     return found
 
 

@@ -98,6 +98,15 @@ class Potential:
     def n_parameters(self) -> int:
         return self.layout.size
 
+    def without_energy_noise(self, gradient: Tensor) -> Tensor:
+        """`gradient` [K, P], zero for the head of the energy noise, which so stays where it is."""
+        if not self.config.learn_energy_noise:
+            return gradient  # it is zero there
+        gradient = gradient.clone()
+        for block in dict(self.layout.groups())["noise_energy"]:
+            gradient[:, block] = 0.0
+        return gradient
+
     def scalar_readers(self) -> list[tuple[str, ...]]:
         """For each interaction, the parameters that read its scalar outputs: row r reads channel r modulo `channels`."""
         heads = ("readout.0", *(name for name in self.layout.entries if name.endswith(".weight.0")))

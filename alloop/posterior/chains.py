@@ -243,6 +243,8 @@ class Chains:
         keeps that norm. A prior that was learned is in the gradient: what the labels leave free stays where it was learned.
         A gradient that is no number moves nothing.
         """
+        if not self.schedule.learns_energy_noise(running.step):
+            gradient = self.potential.without_energy_noise(gradient)
         parameters, (first, second) = adam_step(
             running.state.parameters,
             (running.first_moment, running.mass.second_moment),

@@ -73,6 +73,11 @@ class Schedule:
         ramp = self.mass_start // 2
         return last if step >= ramp else first + (last - first) * step // ramp
 
+    def learns_energy_noise(self, step: int) -> bool:
+        """From the second half of the warm-up on. Before, energies are far off while forces are learned; noise would rise to
+        cover that, and so high that energies are hardly worth learning any more (decision 008)."""
+        return step >= self.mass_start // 2
+
     def _in_cycle(self, step: int) -> float:
         """How far its cycle is at `step`, from 0 to below 1."""
         done = (step - self.sampling_start) * self.config.cycles / self.config.sampling_steps

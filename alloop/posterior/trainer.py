@@ -82,10 +82,13 @@ class Trainer:
     def advance(self, training: Training) -> Training:
         """One gradient and one step of Adam; a step to what is no number is refused."""
         moments = (training.first_moment, training.second_moment)
+        gradient = self._gradient(training)
+        if not self.schedule.learns_energy_noise(training.step):
+            gradient = self.task.potential.without_energy_noise(gradient)
         parameters, (first, second) = adam_step(
             training.parameters,
             moments,
-            self._gradient(training),
+            gradient,
             steps=training.step + 1,
             rate=self.schedule.learning_rate(training.step),
             floor=self.task.config.mass_floor,

@@ -18,6 +18,8 @@ from alloop.structures.structure import Structure
 from alloop.structures.systems import system_of
 from alloop.training.training_set import Purpose
 
+ATTACKED = 0.25  # of what `mixed` asks for, rounded down; the rest is from dynamics (decision 020)
+
 
 def propose_batch(committee: Committee, task: ProposalTask, config: ProposalConfig, *, seed: int, round: int) -> list[Proposal]:
     """`task.size` accepted proposals where the pools hold as many, and every rejected one with its reason.
@@ -36,8 +38,9 @@ def propose_batch(committee: Committee, task: ProposalTask, config: ProposalConf
         plain = pools.plain()
         batch.draw(plain, wanted, generator, Purpose.TRAIN)
         return batch.with_unphysical([*frames, *plain])
-    shares = {"adversarial": (wanted, 0), "mixed": (wanted - wanted // 2, wanted // 2)}
-    from_attacks, from_dynamics = shares.get(config.strategy, (0, wanted))
+    shares = {"adversarial": wanted, "mixed": int(ATTACKED * wanted)}
+    from_attacks = shares.get(config.strategy, 0)
+    from_dynamics = wanted - from_attacks
     if from_attacks:
         ends, attacks = pools.attacks(generator)
         chosen = batch.chosen(ends, from_attacks)

@@ -16,6 +16,7 @@ from alloop.files import write_atomically
 from alloop.posterior.health import shown
 from alloop.registry.registry import Registry
 from alloop.report import figures, reasons, tables, words
+from alloop.report.by_system import by_system
 from alloop.report.data import ReportData, gather
 from alloop.report.summary import summary_lines
 
@@ -36,6 +37,7 @@ def render(data: ReportData) -> str:
         data=data,
         words=words,
         tables=tables,
+        by_system=by_system,
         cards=list(_cards(data)),
         summary=summary_lines(data),
         learning=[Markup(figure) for figure in _learning(data)],

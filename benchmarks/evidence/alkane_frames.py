@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from alloop.digests import digest_bytes, digest_json
+from alloop.digests import digest_json
 from alloop.errors import ConfigError
 from alloop.files import write_atomically
 from alloop.labels.label import Label, LabelRequest
@@ -126,5 +126,4 @@ def _read(file: Path, purpose: Purpose) -> tuple[LabeledStructure, ...]:
     with np.load(file, allow_pickle=False) as held:
         structures = [Structure.molecule(held["numbers"], positions) for positions in held["positions"]]
         frames = Frames(structures, held["energies"], held["forces"])
-        content = digest_bytes(held["positions"].tobytes(), held["energies"].tobytes(), held["forces"].tobytes())
-    return frames.labeled(range(len(structures)), content, purpose)
+    return frames.labeled(range(len(structures)), "alkane", purpose)

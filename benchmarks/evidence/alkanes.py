@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from alloop.committee.committee import Committee
+from alloop.errors import InputError
 from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
 from benchmarks.evidence.alkane_frames import Trajectory, labeled_frames
@@ -38,6 +39,7 @@ COLUMNS = (
     Column("gradient_evaluations", "gradients", 0),
     Column("sampling_core_seconds", "core-seconds", 0),
     Column("ess_forces", "ESS, forces", 1),
+    Column("r_hat_forces", "R-hat, forces", 2),
 )
 AIMS: dict[str, tuple[Literal["below", "above"], str]] = {
     "mae": ("below", "kcal/mol/Å"),
@@ -104,6 +106,10 @@ def cells(options: Options) -> list[Facts]:
     """Of each arm and seed; cells that lie side by side have other frames and other chains."""
     seeds = SEEDS[:1] if options.quick else SEEDS if options.full else SEEDS[:REDUCED_SEEDS]
     samples = options.choices.get("samples", FEW_SAMPLES if options.quick else SAMPLES)
+    if samples not in KS[1:]:
+        raise InputError(
+            f"--samples as one of {', '.join(map(str, KS[1:]))}", str(samples), "take one of these: each is a line"
+        )
     return [{"system": "n-alkanes", "arm": arm, "seed": seed, "samples": samples} for arm in ARMS for seed in seeds]
 
 
@@ -154,13 +160,19 @@ def first(target: Target, k: int) -> Target:
 
 
 def comparisons(done: Results, place: Place) -> list[Comparison]:
-    """Many independent chains beside one of them; and both arms, at half of the samples and all: figures that have an aim."""
+    """Many independent chains beside one of them; both arms, at half of the samples and all; and as many chains as take no more
+    gradients than the samples of one chain: figures that have an aim."""
     most, found = max(cell["k"] for cell, _ in done.cells), []
     for length in _lengths(done):
         chains, chain = ({"length": length, "arm": arm} for arm in ARMS)
         found += compared(f"C{length}, k = {most} beside k = 1", done, place, chains | {"k": most}, chains | {"k": 1})
         for k in (most // 2, most):
             found += compared(f"C{length}, k = {k}", done, place, chains | {"k": k}, chain | {"k": k})
+        equal = _as_dear(done, length, most)
+        if equal:
+            found += compared(
+                f"C{length}, {equal} chains beside {most} of one", done, place, chains | {"k": equal}, chain | {"k": most}
+            )
     return [each for each in found if each.figure in AIMS]
 
 
@@ -174,6 +186,13 @@ def rows(done: Results, beside: Sequence[Comparison]) -> list[Row]:
         elif each.figure == "mll" and f"k = {most}: " in each.name:
             found.append(each.row("above", "nats"))
     return found
+
+
+def _as_dear(done: Results, length: int, most: int) -> int | None:
+    """The most chains whose gradients are no more than those of the `most` samples of one chain; None where one takes more."""
+    budget = done.mean("gradient_evaluations", length=length, arm=ONE_CHAIN, k=most)
+    cheaper = [k for k in KS if done.mean("gradient_evaluations", length=length, arm=CHAINS, k=k) <= budget]
+    return max(cheaper, default=None)
 
 
 def _lengths(done: Results) -> list[int]:

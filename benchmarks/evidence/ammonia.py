@@ -33,6 +33,7 @@ COLUMNS = (
     Column("energy_auc", "AUC by the predicted energy", 2),
     Column("attack_correlation", "rank correlation, all attacks", 2),
     Column("sampling_core_seconds", "core-seconds", 0),
+    Column("r_hat_forces", "R-hat, forces", 2),
 )
 BY_ENERGY = "worst quarter of the attacks, by sigma - by predicted energy"
 SHORT = {"warmup_steps": 2000, "mass_steps": 250, "sampling_steps": 750}

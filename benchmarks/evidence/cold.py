@@ -70,8 +70,11 @@ def measure(cell: Facts, place: Place) -> Figures:
 
 
 def comparisons(done: Results, place: Place) -> list[Comparison]:
-    """Each temperature beside the ensemble: forces, and energies; in every figure at T = 1."""
-    return [
+    """Each temperature beside the ensemble: forces, and energies; in every figure at T = 1. And T = 1 beside T = 0, where
+    chains are an ensemble of maxima: what is due to sampling, with the same prior, start and labels."""
+    warm, frozen = ({"arm": arm_of("sghmc", temperature)} for temperature in (1.0, 0.0))
+    sampled = [each for of in ("forces", "energy") for each in compared(of, done, place, warm, frozen)]
+    return sampled + [
         each
         for temperature in TEMPERATURES
         for of in ("forces", "energy")

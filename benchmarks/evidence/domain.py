@@ -1,13 +1,14 @@
 """Out of domain: trained at 300 K, tested on hotter frames and on scans. Acetylacetone and 3BPA (Kovács et al. 2021; Batatia et
 al. 2022). Beside sigma stands a warning: how far a frame is from the training set in the network's own features."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alloop.committee import metrics
-from alloop.committee.committee import Committee
+from alloop.committee.committee import CommitteePrediction
 from alloop.committee.novelty import novelty
 from alloop.rng import numpy_stream
 from alloop.sections import ModelConfig, PosteriorConfig
@@ -20,6 +21,7 @@ from benchmarks.frames import Frames, composition
 from benchmarks.harness import Options, Row, judged
 from benchmarks.systems import rattled
 
+Array = NDArray[np.float64]
 TITLE = "out of domain: acetylacetone and 3BPA, trained at 300 K"
 SEEDS = (1, 2)
 ARMS = ("sghmc", "ensemble", "dropout")
@@ -32,6 +34,8 @@ COLUMNS = (
     Column("novelty", "median novelty", 1),
     Column("sigma_auc", "AUC by σ", 2),
     Column("novelty_auc", "AUC by novelty", 2),
+    Column("sigma_apart", "told from 300 K, AUC by σ", 2),
+    Column("novelty_apart", "told from 300 K, AUC by novelty", 2),
 )
 MODEL = ModelConfig(learn_energy_noise=True)
 SHORT = {"warmup_steps": 2000, "mass_steps": 250, "sampling_steps": 750}
@@ -59,8 +63,14 @@ def measure(cell: Facts, place: Place) -> Lines:
     found = posterior(cell, labels, place)
     committee = found.committee
     known = committee.predict([item.structure for item in labels.train]).features
-    lines = {name: _line(committee, known, test, forces=name not in ENERGIES_ONLY) for name, test in tests.items()}
-    return [({"test": name}, {**line, **found.figures}) for name, line in lines.items()]
+    usual = _warnings(committee.predict([item.structure for item in tests[KNOWN]]), known)
+    lines: Lines = []
+    for name, test in tests.items():
+        predicted = committee.predict([item.structure for item in test])
+        line = _line(predicted, known, test, forces=name not in ENERGIES_ONLY)
+        apart = {} if name == KNOWN else _apart(_warnings(predicted, known), usual)
+        lines.append(({"test": name}, {**line, **apart, **found.figures}))
+    return lines
 
 
 def posterior(cell: Facts, labels: TrainingSet, place: Place) -> Drawn:
@@ -73,8 +83,22 @@ def posterior_of(place: Place, **options: Any) -> PosteriorConfig:
     return PosteriorConfig.model_validate(POSTERIOR.model_dump() | (FEW if place.quick else SHORT) | options)
 
 
-def _line(committee: Committee, known: np.ndarray, test: tuple[LabeledStructure, ...], *, forces: bool) -> Figures:
-    predicted = committee.predict([item.structure for item in test])
+def _warnings(predicted: CommitteePrediction, known: Array) -> dict[str, Array]:
+    """What warns of a frame before it is labeled: the committee's disagreement about forces, and novelty; each [frames]."""
+    return {"sigma": predicted.force_sigma, "novelty": novelty(predicted.features, known)}
+
+
+def _apart(here: Mapping[str, Array], usual: Mapping[str, Array]) -> Figures:
+    """How well each warning tells these frames from those at 300 K."""
+    return {
+        f"{name}_apart": metrics.roc_auc(
+            np.concatenate([here[name], usual[name]]), np.arange(len(here[name]) + len(usual[name])) < len(here[name])
+        )
+        for name in here
+    }
+
+
+def _line(predicted: CommitteePrediction, known: Array, test: tuple[LabeledStructure, ...], *, forces: bool) -> Figures:
     new = novelty(predicted.features, known)
     energies = {f"energy_{name}": value for name, value in figures(energies_of(test, predicted)).items()}
     if not forces:
@@ -130,17 +154,23 @@ def _files(system: str, place: Place) -> tuple[Frames, dict[str, Frames]]:
 
 
 def rows(done: Results, beside: Sequence[Comparison]) -> list[Row]:
-    """The warning rises where errors do, for each system, beside sigma."""
+    """Warnings rise where errors do, for each system and with every seed."""
     del beside
     found = []
     for system in sorted({cell["system"] for cell, _ in done.cells}):
         ours = Results(tuple(done.of(system=system, arm="sghmc")))
-        hottest = HOTTEST[system]
-        growth = {key: ours.mean(key, test=hottest) / ours.mean(key, test=KNOWN) for key in ("rmse", "sigma", "novelty")}
+        growth = {key: _growth(ours, key, HOTTEST[system]) for key in ("rmse", "sigma", "novelty")}
         for key in ("sigma", "novelty"):
-            name = f"{system}: {key} at {hottest} over that at {KNOWN}, beside the RMSE's"
-            found.append(judged(name, growth[key], growth["rmse"], "times", "above 1: it does not fall", growth[key] > 1.0))
+            name = f"{system}: {key} at {HOTTEST[system]} over that at {KNOWN}, beside the RMSE's"
+            least, beside_it = min(growth[key]), float(np.mean(growth["rmse"]))
+            found.append(judged(name, least, beside_it, "times", "above 1 with every seed", least > 1.0))
     return found
+
+
+def _growth(done: Results, key: str, hottest: str) -> list[float]:
+    """From the test at 300 K to the hottest one, of each seed."""
+    seeds = sorted({cell["seed"] for cell, _ in done.cells})
+    return [done.mean(key, test=hottest, seed=seed) / done.mean(key, test=KNOWN, seed=seed) for seed in seeds]
 
 
 def comparisons(done: Results, place: Place) -> list[Comparison]:

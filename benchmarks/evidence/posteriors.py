@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +30,7 @@ class Meter:
     place: Place
 
     def __post_init__(self) -> None:
-        nothing: dict[str, Any] = {"wall": 0.0, "core": 0.0}
-        held = json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else nothing
+        held: dict[str, Any] = spent_before(self.file) if self.file.is_file() else {"wall": 0.0, "core": 0.0}
         self._commits = {self.place.commit, *held.get("commits", ())}
         self._before = held["wall"], held["core"]
         self._begin = time.monotonic(), time.process_time()
@@ -53,6 +53,14 @@ class Meter:
         self._kept = time.monotonic()
         wall, core = self.spent
         write_atomically(self.file, json.dumps({"wall": wall, "core": core, "commits": sorted(self._commits)}).encode())
+
+
+def spent_before(file: Path) -> dict[str, Any]:
+    """What a posterior took; not known where that was lost."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {"wall": math.nan, "core": math.nan}
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ def drawn(
         if not whole:
             meter.keep()
             write_atomically(folder / "done", b"")
-        spent = json.loads((folder / "spent.json").read_text(encoding="utf-8"))
+        spent = spent_before(folder / "spent.json")
     return Drawn(folder.name, draws, spent["wall"], spent["core"], tuple(spent.get("commits", ())))
 
 

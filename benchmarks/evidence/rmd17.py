@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from alloop.errors import InputError
 from alloop.rng import numpy_stream
 from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.training.training_set import LabeledStructure, Purpose, TrainingSet
@@ -32,6 +33,7 @@ POSTERIOR = PosteriorConfig(samples=8, chains_at_once=4, warmup_steps=4000, mass
 LARGE = {"channels": 64, "layers": 4}
 LONG = {"chains_at_once": 0, "warmup_steps": 40_000, "mass_steps": 4_000, "sampling_steps": 16_000}
 FEW = {"samples": 2, "warmup_steps": 12, "mass_steps": 6, "sampling_steps": 12, "batch_size": 2, "thinning": 2}
+LEAST_SAMPLES, MOST_SAMPLES = 2, 64
 LEAST_GAIN, LEAST_AUC, HONEST = 0.2, 0.93, (0.85, 1.15)
 
 
@@ -42,7 +44,7 @@ def settings(place: Place) -> Facts:
 
 def cells(options: Options) -> list[Facts]:
     """Of each number of frames, seed and arm."""
-    samples = options.choices.get("samples", FEW["samples"] if options.quick else POSTERIOR.samples)
+    samples = checked_samples(options.choices.get("samples", FEW["samples"] if options.quick else POSTERIOR.samples))
     trains = (8,) if options.quick else FULL if options.full else REDUCED
     trains = (options.choices["train"],) if "train" in options.choices else trains
     molecule = options.choices.get("molecule", "ethanol")
@@ -53,6 +55,13 @@ def cells(options: Options) -> list[Facts]:
         for seed in seeds
         for arm in ARMS
     ]
+
+
+def checked_samples(samples: int) -> int:
+    """`samples`, where a posterior may have as many. Raises `InputError`."""
+    if not MOST_SAMPLES >= samples >= LEAST_SAMPLES:
+        raise InputError(f"--samples from {LEAST_SAMPLES} to {MOST_SAMPLES}", str(samples), "take a number between them")
+    return samples
 
 
 def measure(cell: Facts, place: Place) -> Figures:
@@ -85,6 +94,8 @@ def measured(cell: Facts, place: Place, model: ModelConfig, posterior: Posterior
 def frames_of(cell: Facts, place: Place) -> tuple[TrainingSet, tuple[LabeledStructure, ...]]:
     """As many training frames of the official split, chosen by the seed, and all its test frames."""
     train, test = (_frames(cell["molecule"], part, place) for part in ("train", "test"))
+    if cell["train"] > len(train.structures):
+        raise InputError(f"--train up to {len(train.structures)}", str(cell["train"]), "learn from fewer frames")
     order = numpy_stream(cell["seed"], "frames").permutation(len(train.structures))
     labels = TrainingSet(train.labeled(order[: cell["train"]].tolist(), "train"))
     return labels, test.labeled(range(min(TEST, len(test.structures))), "test", Purpose.EVALUATION)
@@ -102,8 +113,23 @@ def rows(done: Results, beside: Sequence[Comparison]) -> list[Row]:
 
     gain, auc, z_std = (done.mean(key, train=most, arm="sghmc") for key in ("gain", "auc_worst", "z_std"))
     name, (low, high) = f"{most} frames, sghmc:", HONEST
+    anchors = [
+        judged(
+            f"{cell['train']} frames: MAE beside {cell['arm'].split(': ')[1]}'s",
+            mae,
+            figures["mae"],
+            "kcal/mol/Å",
+            "below",
+            met,
+        )
+        for cell, figures in PUBLISHED
+        if cell["molecule"] == done.cells[0][0]["molecule"] and done.of(train=cell["train"], arm="sghmc")
+        for mae in [done.mean("mae", train=cell["train"], arm="sghmc")]
+        for met in [mae < figures["mae"]]
+    ]
     (dropout,) = (each for each in beside if (each.name, each.figure) == (f"{most} frames: sghmc - dropout", "mll"))
     return [
+        *anchors,
         judged(f"{name} gain over constant sigma", gain, None, "nats", f">= {LEAST_GAIN}", gain >= LEAST_GAIN),
         dropout.row("above", "nats"),
         judged(f"{name} AUC, worst 1 %", auc, None, "", f">= {LEAST_AUC}", auc >= LEAST_AUC),

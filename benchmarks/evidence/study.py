@@ -17,14 +17,16 @@ from functools import partial
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 
 from alloop.device import resolve_device
-from alloop.digests import digest_json
+from alloop.digests import digest_bytes, digest_json
 from alloop.errors import InputError
-from alloop.files import write_atomically
+from alloop.files import said_if_unwritable, write_atomically
 from alloop.posterior.run import one_thread
 from alloop.sections import ModelConfig
 from benchmarks.harness import Options, Row, answer, commit, judged, machine, not_measured
@@ -44,7 +46,7 @@ class OutOfTime(Exception):
 class Place:
     """Where cells are measured: their `folder`, the reference `data`, whether it is a miniature (`quick`) or of full size, on
     which `device`, and until when (`deadline`, seconds since the epoch). `settings` are what all cells share: measured under
-    others, a cell is another cell. `commit` of the code that measures."""
+    others, a cell is another cell. `commit` of the code that measures; `read`: digests of the files of data that were read."""
 
     folder: Path
     data: Path | None
@@ -54,6 +56,7 @@ class Place:
     deadline: float = math.inf
     settings: Facts = field(default_factory=dict)
     commit: str = ""
+    read: dict[str, str] = field(default_factory=dict)
 
     def frames(self, name: str) -> Path:
         """A file of the reference data. Raises `InputError` where it is not there."""
@@ -63,7 +66,13 @@ class Place:
                 f"none in {self.data}",
                 "give its folder with --data or ALLOOP_DATA; docs/evidence.md has sources",
             )
+        self.read[name] = digest_bytes((self.data / name).read_bytes())
         return self.data / name
+
+    def has_other(self, read: Mapping[str, str]) -> bool:
+        """Whether a file of the data is not what it was when it had these digests; a file that is not here is not another."""
+        files = {name: self.data / name for name in read} if self.data is not None else {}
+        return any(file.is_file() and digest_bytes(file.read_bytes()) != read[name] for name, file in files.items())
 
     def keep(self, cell: Facts, **arrays: Any) -> None:
         """Arrays of a cell that are too large for its figures."""
@@ -73,9 +82,13 @@ class Place:
         write_atomically(self._arrays(cell), buffer.getvalue())
 
     def kept(self, cell: Facts) -> Mapping[str, Any]:
-        """What was kept of a cell."""
-        with np.load(self._arrays(cell), allow_pickle=False) as held:
-            return dict(held)
+        """What was kept of a cell. Raises `FileNotFoundError`, and `InputError` where it is damaged."""
+        file = self._arrays(cell)
+        try:
+            with np.load(file, allow_pickle=False) as held:
+                return dict(held)
+        except (ValueError, EOFError, BadZipFile) as error:
+            raise InputError("the whole file of a cell", f"{file}: {error}", "delete it and run the same command") from error
 
     def _arrays(self, cell: Facts) -> Path:
         return self.folder / "arrays" / f"{self.name_of(cell)}.npz"
@@ -177,18 +190,18 @@ def run(name: str, options: Options) -> dict[str, Any]:
     place = replace(place, settings=study.settings(place))
     cells = study.cells(options)
     files = [_file(place, name, cell) for cell in cells]
-    missing = [index for index, file in enumerate(files) if not file.is_file()]
+    held = [_held(file, place) for file in files]
+    missing = [index for index, found in enumerate(held) if found is None]
     if missing:
         jobs = options.choices.get("jobs", 1 if options.quick else usable_cores())
         for index, figures in _measured(name, [(index, cells[index]) for index in missing], place, jobs):
             write_atomically(files[index], json.dumps(figures, allow_nan=False).encode())
-            print(f"{name}: {sum(file.is_file() for file in files)} of {len(files)} cells", file=sys.stderr, flush=True)
-    done = [
-        (cell, json.loads(file.read_text(encoding="utf-8"))) for cell, file in zip(cells, files, strict=True) if file.is_file()
-    ]
-    left = len(cells) - len(done)
-    results = Results(tuple(line for cell, held in done for line in _lines(cell, held)))
-    comparisons = study.comparisons(results, place) if not left else []
+            held[index] = figures
+            print(f"{name}: {len(files) - held.count(None)} of {len(files)} cells", file=sys.stderr, flush=True)
+    left = held.count(None)
+    done = [(cell, found) for cell, found in zip(cells, held, strict=True) if found is not None]
+    results = Results(tuple(line for cell, found in done for line in _lines(cell, found)))
+    comparisons = [] if left else _compared(study, results, place)
     rows = study.rows(results, comparisons) if not left else [_unfinished(name, len(done), len(cells))]
     return answer(name, study.SEEDS[0], rows, options) | {
         "size": place.kind,
@@ -196,6 +209,46 @@ def run(name: str, options: Options) -> dict[str, Any]:
         "cells": [{"cell": cell, "figures": figures} for cell, figures in results.cells],
         "comparisons": [_known(asdict(each)) for each in comparisons],
     }
+
+
+def rejudged(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows that follow from cells and comparisons of a recorded answer: those that it has, unless it was altered."""
+    results = Results(tuple((each["cell"], each["figures"]) for each in answer["cells"]))
+    unknown = {"difference", "low", "high", "ours", "theirs"}
+    beside: list[Comparison] = []
+    for each in answer["comparisons"]:
+        facts: dict[str, Any] = {key: math.nan if value is None and key in unknown else value for key, value in each.items()}
+        beside.append(Comparison(**facts))
+    rows = [_known(asdict(row)) for row in study_of(answer["name"]).rows(results, beside)]
+    return json.loads(json.dumps(rows))
+
+
+def _held(file: Path, place: Place) -> Figures | Lines | None:
+    """What a cell measured before; None where it did not, and, said aloud, where its file is damaged or the data are others."""
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        read = [figures.get("data", {}) for figures in _figures_of(found) if figures["commit"] is not None]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        print(f"{file} is damaged: the cell is measured anew", file=sys.stderr, flush=True)
+        return None
+    if any(map(place.has_other, read)):
+        print(f"{file} was measured with other data: the cell is measured anew", file=sys.stderr, flush=True)
+        return None
+    return found
+
+
+def _figures_of(held: Figures | Lines) -> list[Figures]:
+    return [figures for _, figures in held] if isinstance(held, list) else [held]
+
+
+def _compared(study: Study, results: "Results", place: Place) -> list["Comparison"]:
+    try:
+        return study.comparisons(results, place)
+    except FileNotFoundError as error:
+        do = "delete the folder of the study in it, and run the same command: its cells are measured anew"
+        raise InputError(f"the arrays of all cells in {place.folder}", f"no {error.filename}", do) from error
 
 
 def study_of(name: str) -> Study:
@@ -208,7 +261,12 @@ def _place(options: Options) -> Place:
     deadline = time.time() + 60.0 * options.max_minutes if options.max_minutes else math.inf
     data = options.data or (Path(os.environ["ALLOOP_DATA"]) if os.environ.get("ALLOOP_DATA") else None)
     device = resolve_device(options.device).type
-    return Place(options.folder or FOLDER, data, options.quick, options.full, device, deadline, commit=commit())
+    folder = options.folder or FOLDER
+    with said_if_unwritable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    return Place(folder, data, options.quick, options.full, device, deadline, commit=commit())
 
 
 def _file(place: Place, name: str, cell: Facts) -> Path:
@@ -253,7 +311,7 @@ def _attempted(
 def _measure(name: str, cell: Facts, place: Place) -> Figures | Lines | None:
     """In one thread; None where the time was over. The time it took, machine and commit go with it; of many lines, each has
     its share of the time."""
-    started, cpu = time.monotonic(), time.process_time()
+    started, cpu = time.monotonic(), core_seconds_here()
     try:
         place.on_time()
         with one_thread():
@@ -261,11 +319,17 @@ def _measure(name: str, cell: Facts, place: Place) -> Figures | Lines | None:
     except OutOfTime:
         return None
     lines = len(found) if isinstance(found, list) else 1
-    spent = {"wall_seconds": (time.monotonic() - started) / lines, "core_seconds": (time.process_time() - cpu) / lines}
-    where = {"machine": machine(), "commit": place.commit}
+    spent = {"wall_seconds": (time.monotonic() - started) / lines, "core_seconds": (core_seconds_here() - cpu) / lines}
+    where = {"machine": machine(), "commit": place.commit, "data": place.read}
     if isinstance(found, list):
         return [(facts, {**spent, **_known(figures), **where}) for facts, figures in found]
     return {**spent, **_known(found), **where}
+
+
+def core_seconds_here() -> float:
+    """Of this process and of those it waited for."""
+    taken = os.times()
+    return taken.user + taken.system + taken.children_user + taken.children_system
 
 
 def _known(figures: Figures) -> Figures:

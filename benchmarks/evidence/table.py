@@ -53,7 +53,7 @@ def _figures(study: Study, lines: Sequence[tuple[Mapping[str, Any], Mapping[str,
         raise ValueError(f"{study.TITLE}: a published line has the name of one that was measured")
     for cell, figures in [*lines, *published]:
         groups.setdefault(tuple(cell.get(name, "") for name in study.GROUP), []).append(figures)
-    columns = [column for column in study.COLUMNS if any(each.get(column.key) is not None for _, each in lines)]
+    columns = [column for column in study.COLUMNS if any(each.get(column.key) is not None for _, each in [*lines, *published])]
     head = [*study.GROUP, *(column.title for column in columns)]
     body = [
         [*map(str, group), *(_mean([each.get(column.key) for each in found], column) for column in columns)]

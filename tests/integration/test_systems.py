@@ -10,9 +10,13 @@ from alloop.calculator import CommitteeCalculator
 from alloop.config import parse_config
 from alloop.errors import ConfigError, StructureError
 from alloop.registry.registry import Registry
+from alloop.registry.status import LabelStatus
+from alloop.report.by_system import by_system
+from alloop.report.data import gather
 from alloop.structures.convert import write_structures
 from alloop.structures.structure import Structure
 from alloop.structures.systems import system_of
+from alloop.training.training_set import Purpose
 from flows.label import label
 from flows.propose import propose, propose_initial
 from flows.retrain import register
@@ -71,6 +75,11 @@ def test_each_system_is_probed_and_labeled(ref: CampaignRef) -> None:
         assert {system_of(each.structure) for each in asked} == names
         for each in asked:
             assert abs(each.why["predicted_energy_ev"]) > 0.0
+        told = by_system(gather(registry, NAME))
+        assert {row[0] for row in told.rows} == names
+        done = [each for each in registry.labels(NAME) if each.status is LabelStatus.COMPLETE]
+        assert sum(int(row[1]) for row in told.rows) == sum(each.purpose is not Purpose.EVALUATION for each in done)
+        assert {row[6].split(" of ")[1] for row in told.rows} == {"2"}
         label.fn(ref, 1)
         energies = {name: [] for name in names}
         for item in registry.labeled(NAME, asked[0].purpose):

@@ -9,9 +9,14 @@ import torch
 from alloop.model.likelihood import Targets, log_likelihood
 from alloop.model.potential import LOG_SIGMA_RANGE, Potential
 from alloop.model.reference_energies import Scaling
-from alloop.sections import ModelConfig
+from alloop.posterior.chains import Chains
+from alloop.posterior.methods import Task
+from alloop.posterior.trainer import Trainer
+from alloop.sections import ModelConfig, PosteriorConfig
 from alloop.structures.batch import StructureBatch
 from alloop.structures.structure import Structure
+from alloop.training.objective import Objective
+from alloop.training.training_set import LabeledStructure, Purpose
 
 SCALE, PER_ATOM = 1.7, 0.02
 SCALING = Scaling(species=(1, 8), reference_energies_ev=(-10.0, -200.0), energy_scale=SCALE, average_neighbors=2.0)
@@ -100,3 +105,32 @@ def test_far_outside_its_usual_range_the_labels_still_move_it(bias):
     slope = made.layout.views(gradient(made, parameters))["noise_energy.bias.1"]
     assert (slope.sign() == -math.copysign(1.0, bias)).all()
     assert (slope.abs() > 1e-4).all()
+
+
+def runs(made: Potential) -> dict[str, Chains | Trainer]:
+    """What learns it: chains, and networks in their place; eight steps of warm-up, on waters whose energies are far off."""
+    generator = np.random.default_rng(0)
+    labeled = []
+    for index in range(4):
+        water = WATER.with_positions(WATER.positions + generator.normal(0, 0.05, (3, 3)))
+        forces = generator.normal(0, 1.0, (3, 3))
+        labeled.append(LabeledStructure(f"label-{index}", water, -200.0 - index, forces, None, Purpose.TRAIN))
+    config = PosteriorConfig(samples=2, warmup_steps=8, mass_steps=2, sampling_steps=2, batch_size=2)
+    objective = Objective(made, labeled)
+    task = Task(made, tuple(labeled), config, (0, 1), seed=1, round=1, start=None, device=torch.device("cpu"))
+    return {"chains": Chains(objective, config, (0, 1), seed=1, round=0), "networks": Trainer(task, (0, 1), 8)}
+
+
+@pytest.mark.parametrize("learner", ["chains", "networks"])
+def test_it_is_not_learned_before_energies_are(learner):
+    made = potential(learn=True)
+    run = runs(made)[learner]
+    state = run.start(None) if isinstance(run, Chains) else run.start()
+    values = []
+    for _ in range(8):
+        values.append(state.state.parameters if isinstance(run, Chains) else state.parameters)
+        state = run.advance(state)
+    mask = head(made)
+    assert all(torch.equal(each[:, mask], values[0][:, mask]) for each in values[:5])
+    assert not torch.equal(values[4][:, ~mask], values[0][:, ~mask]), "the rest learns from the start"
+    assert not torch.equal(values[5][:, mask], values[4][:, mask])

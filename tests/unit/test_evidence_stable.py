@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from benchmarks.evidence import stable_md
+from alloop.proposals.proposal import Proposal, Strategy
+from alloop.structures.structure import Structure
+from alloop.training.training_set import Purpose
+from benchmarks.evidence import rare_event, stable_md
 from benchmarks.evidence.study import Place, Results
 
 PLACE = Place(folder=None, data=None)  # pyright: ignore[reportArgumentType]
@@ -64,10 +67,34 @@ def test_an_arm_that_never_got_there_meets_nothing_and_a_control_counts_with_wha
     assert found.difference == pytest.approx(14 / 20)
 
 
-def test_the_barrier_of_ammonia_is_the_plane():
+def test_the_inversion_of_ammonia_has_its_barrier_in_the_plane():
     pyramid = molecule("NH3").positions
-    assert stable_md._umbrella_height(pyramid) == pytest.approx(0.39, abs=0.02)
+    height = rare_event.umbrella_height(pyramid)
+    assert abs(height) == pytest.approx(0.39, abs=0.02)
     plane = pyramid.copy()
     plane[0] = plane[1:].mean(axis=0)
-    assert stable_md._umbrella_height(plane) == pytest.approx(0.0, abs=1e-9)
-    assert stable_md._umbrella_height(pyramid[[0, 2, 1, 3]]) == pytest.approx(stable_md._umbrella_height(pyramid))
+    assert rare_event.umbrella_height(plane) == pytest.approx(0.0, abs=1e-9)
+    mirrored = 2 * plane[0] - pyramid[0]
+    assert rare_event.umbrella_height(np.vstack([mirrored, pyramid[1:]])) == pytest.approx(-height)
+
+
+def test_a_proton_is_followed_from_one_oxygen_to_the_other():
+    """O at 0 and at 2.5 Å; of three hydrogens the one between them counts."""
+    numbers = (8, 1, 6, 8, 1, 1)
+    far = [[0, 3, 0], [2.5, 3, 0]]
+    for place, expected in ((1.0, 0.5), (1.25, 0.0), (1.5, -0.5)):
+        positions = np.array([[0, 0, 0], far[0], [1.2, 1.2, 0], [2.5, 0, 0], [place, 0, 0], far[1]], dtype=float)
+        assert rare_event.transfer(positions, numbers) == pytest.approx(expected)
+
+
+def test_labels_at_and_beyond_the_barrier_are_told_from_the_side_of_the_start():
+    plane = np.array([[0, 0, 0], [1, 0, 0], [-0.5, 0.8, 0], [-0.5, -0.8, 0]], dtype=float)
+
+    def at(height):
+        return Structure.molecule([7, 1, 1, 1], plane + np.array([[0, 0, height], [0, 0, 0], [0, 0, 0], [0, 0, 0]]))
+
+    labeled = [Proposal(at(height), Strategy.RANDOM, Purpose.TRAIN) for height in (0.4, 0.3, 0.1, -0.1, -0.4)]
+    for start in (0.38, -0.38):
+        mirrored = start < 0
+        found = rare_event.shares("ammonia", at(start), labeled)
+        assert (found["barrier"], found["beyond"]) == (pytest.approx(0.4), pytest.approx(0.4 if mirrored else 0.2))

@@ -24,10 +24,12 @@ from alloop.proposals.proposal import Proposal, Rejection, Strategy
 from alloop.registry.records import CostRecord, LabelRecord, ProposalRecord
 from alloop.registry.status import LabelStatus
 from alloop.report import figures, tables, words
+from alloop.report.by_system import by_system
 from alloop.report.data import FinishedRound, ReportData, versions
 from alloop.report.html import render
 from alloop.report.summary import summary_lines, summary_values
 from alloop.structures.structure import Structure
+from alloop.structures.systems import system_of
 from alloop.training.training_set import Purpose
 
 
@@ -384,6 +386,32 @@ def test_clauses_agree_with_the_decision(data):
     assert [row[0] for row in table.rows] == ["flat", "accurate", "stable"]
     assert [row[-1] for row in table.rows] == ["no", "no", "yes"]
     assert data.stop.stop is StopReason.CAP_ROUNDS
+
+
+def test_several_systems_have_a_row_each(data):
+    """Two systems, the second with errors twice as large on its half of the frames; the first is finished."""
+    assert by_system(data).rows == ()
+    kept = arrays(0.03, 4, seed=3)
+    atoms = kept.atoms[0]
+    kept = replace(kept, forces_predicted=kept.forces_true + np.repeat([0.1, 0.1, 0.2, 0.2], atoms)[:, None])
+    frames = [structure(0), structure(1), *(replace(structure(index), total_charge=2) for index in (2, 3))]
+    records = [
+        ProposalRecord(index, 0, Proposal(each, Strategy.LABELER_DYNAMICS, purpose), "l", LabelStatus.COMPLETE, None, None)
+        for index, each in enumerate(frames)
+        for purpose in (Purpose.EVALUATION, *[Purpose.TRAIN] * (index == 3))
+    ]
+    stored = [each.proposal.structure.structure_id for each in records]
+    kept = replace(kept, structure_ids=np.array(stored[:4]))
+    first, second = system_of(frames[0]), system_of(frames[3])
+    halves = (first,) * 8 + (second,) * 8
+    rounds = tuple(
+        replace(each, report=each.report.model_copy(update={"probe": each.report.probe.model_copy(update={"systems": halves})}))
+        for each in data.rounds
+    )
+    rounds = (*rounds[:-1], replace(rounds[-1], decision=rounds[-1].decision.model_copy(update={"finished": (first,)})))
+    table = by_system(replace(data, rounds=rounds, proposals=tuple(records), evaluation=kept))
+    assert [row[:3] for row in table.rows] == [(first, "0", "100"), (second, "1", "200")]
+    assert [(row[6], row[7]) for row in table.rows] == [("8 of 8", "no"), ("8 of 8", "yes")]
 
 
 def test_cost_adds_up(data):
