@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # Up to a tenth of S (S + 1) is commonly taken as sound (Young, Computational Chemistry, 2001, chapter 27). For doublets that
-# would be 0.075; local and hybrid functionals reach it in sound radicals with a transition metal.
+# would be 0.075, which leaves little room; the least limit is a choice of ours.
 LARGEST_SHARE = 0.1
 LEAST_LIMIT = 0.1
 SPEC = f"state 1, share {LARGEST_SHARE!r}, limit {LEAST_LIMIT!r}"
