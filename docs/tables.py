@@ -1,5 +1,5 @@
-"""Tables of the pages in docs/ that have them: recorded from `alloop bench NAME --output` or `alloop stress NAME --output`, then
-filled in. No number is typed by hand.
+"""Tables of the pages in docs/ that have them: recorded from `alloop bench NAME --output` or `alloop stress NAME --output`,
+then filled in. No number is typed by hand.
 
     alloop bench step --compile --output benchmarks/results/step.json
     python docs/tables.py fill
@@ -29,8 +29,8 @@ TABLES = {cost.NAME: cost.table, reliability.NAME: reliability.table}
 
 
 def filled(page: str, results: Path) -> str:
-    """`page` with a table between the markers of each benchmark; that of `cost` is made of all studies, that of `reliability` of
-    all stresses."""
+    """`page` with a table between the markers of each benchmark; that of `cost` is made of all studies, that of
+    `reliability` of all stresses."""
 
     def content(name: str) -> str:
         if name in TABLES:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.stress.cuts URL CUTS SEED FOLDER
 
-On PostgreSQL the connection breaks at any message of a commit, before the server gets it or after it has answered. A SQLite is in
-the process itself: that one is killed at any statement of a commit, and another one commits the same result. Prints JSON.
+On PostgreSQL the connection breaks at any message of a commit, before the server gets it or after it has answered. A SQLite is
+in the process itself: that one is killed at any statement of a commit, and another one commits the same result. Prints JSON.
 """
 
 import json

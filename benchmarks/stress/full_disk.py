@@ -2,8 +2,8 @@
 
     python -m benchmarks.stress.full_disk PATH BYTES SEED
 
-Makes a registry, queues labels and stores them, while no file may be longer than BYTES: that stands for a full disk. Prints a line
-for each label stored; ends as the command line would.
+Makes a registry, queues labels and stores them, while no file may be longer than BYTES: that stands for a full disk. Prints a
+line for each label stored; ends as the command line would.
 """
 
 import resource

@@ -49,6 +49,14 @@ class Talker(_Hazard):
         raise RuntimeError("and then it failed")
 
 
+class Teller(_Hazard):
+    """Prints all that it knows of its environment, and fails with it."""
+
+    def act(self) -> float:
+        print(dict(os.environ), flush=True)
+        raise RuntimeError(f"{dict(os.environ)}")
+
+
 class Litter(_Hazard):
     """Leaves a file in the folder for temporary files, and never ends."""
 

@@ -1,7 +1,7 @@
 """F5: a worker comes back after its lease was lost; what it brings is kept in the history and is never the label.
 
-Each interleaving is of one label and up to three workers: each claims it and loses its lease, the last one may keep it. In half of
-them the returns come in a random order, one by one; in the others a late return and the last worker's own meet in two threads.
+Each interleaving is of one label and up to three workers: each claims it and loses its lease, the last one keeps it. In half of
+them the returns come in a random order, one by one. In the others a late return and the last worker's own meet in two threads.
 """
 
 import threading
@@ -63,7 +63,7 @@ STRESS = Stress(
 
 
 def lost_and_held(registry: Registry, workers: int, number: int) -> tuple[list[Claim], Claim]:
-    """The label of round `number`, claimed by each worker in turn: the claims of those that lost it, and the one that holds it."""
+    """The label of round `number`, claimed by each worker in turn: the claims of those that lost it, and the one holding it."""
     late: list[Claim] = []
     while True:
         worker = Holder("elsewhere:0", 1 + number * LOST_LEASES_OF_POISON + len(late), 0.0)

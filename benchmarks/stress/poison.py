@@ -33,7 +33,13 @@ def measure(place: Place) -> Counts:
     with Registry.open(place.url) as registry:
         found = inspected(registry, [], poison=poison)
         spared = sum(r.status is not LabelStatus.QUARANTINED for r in registry.labels(CAMPAIGN) if r.label_id in poison)
-    return {**found, "done": len(poison), "deaths": max(deaths.values(), default=0), "spared": spared, "failed": result["failed"]}
+    return {
+        **found,
+        "done": len(poison),
+        "deaths": max(deaths.values(), default=0),
+        "spared": spared,
+        "failed": result["failed"],
+    }
 
 
 STRESS = Stress(

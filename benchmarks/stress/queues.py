@@ -43,8 +43,8 @@ def waiting(registry: Registry) -> int:
 
 
 def inspected(registry: Registry, log: Iterable[str], *, poison: frozenset[str] = frozenset()) -> Counter[str]:
-    """What is wrong with the labels of the queue, by the keys of `SOUND` and `HISTORY`; `log`: lines "label pid" of workers that
-    were told that their commit succeeded. Labels in `poison` are left out."""
+    """What is wrong with the labels of the queue, by the keys of `SOUND` and `HISTORY`; `log`: lines "label pid" of workers
+    that were told that their commit succeeded. Labels in `poison` are left out."""
     acknowledged = dict(line.split() for line in log)
     found: Counter[str] = Counter({figure.key: 0 for figure in (*SOUND, *HISTORY)})
     for record in registry.proposals(CAMPAIGN):

@@ -15,8 +15,8 @@ NO_PROOF = "no proof yet"
 
 @dataclass(frozen=True)
 class Proof:
-    """Where a row is proved: by a recorded `stress`, by a recorded `bench`, or by tests, "FILE::FUNCTION" each, which say `done`
-    and `aim` themselves; by nothing yet where all are empty. `lacks`: what is asked for beyond that."""
+    """Where a row is proved: by a recorded `stress`, by a recorded `bench`, or by tests, "FILE::FUNCTION" each, which say
+    `done` and `aim` themselves; by nothing yet where all are empty. `lacks`: what is asked for beyond that."""
 
     row: str
     what: str
@@ -51,7 +51,8 @@ PROOFS = (
         "the SCF does not converge",
         "0 unconverged energies stored, >= 90 % rescued, of 50 molecules",
         tests=(
-            "tests/integration/test_scf_rescue.py::test_of_nasty_molecules_nine_in_ten_of_the_lost_are_rescued_and_none_is_wrong",
+            "tests/integration/test_scf_rescue.py::"
+            "test_of_nasty_molecules_nine_in_ten_of_the_lost_are_rescued_and_none_is_wrong",
         ),
         done="stretched molecules, radicals, ions and transition metals, in `make test-long`",
     ),

@@ -2,7 +2,8 @@
 
     python -m benchmarks.stress.rounds URL RACES SEED FOLDER
 
-In each race 2 to 8 processes want the next round at the same moment; the winner of the race before is dead by then. Prints JSON.
+In each race 2 to 8 processes want the next round at the same moment; the winner of the race before is dead by then. Prints
+JSON.
 """
 
 import json
