@@ -39,7 +39,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 SCRATCH_VARIABLES = ("TMPDIR", "PYSCF_TMPDIR")
 SCRATCH_PREFIX = "alloop-worker-"
 # A worker needs no database and no server; a program that prints its environment must not print their passwords.
-KEPT_FROM_WORKERS = ("ALLOOP_", "PREFECT_", "PG")
+KEPT_FROM_WORKERS = ("ALLOOP_", "PREFECT_", "PGPASS", "PGSSL")
 BOOT = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from labelers.worker import main;"
     " main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])"

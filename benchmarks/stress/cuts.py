@@ -56,7 +56,7 @@ STRESS = Stress(
         Figure("unharmed", "cuts that the commit did not meet", None),
     ),
     measure=measure,
-    core_minutes=3.0,
+    core_minutes=2.0,
 )
 
 

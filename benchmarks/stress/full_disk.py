@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from alloop.errors import AlloopError
@@ -29,7 +30,7 @@ ERROR_PARTS = ("wanted:", "came:", "do:")
 
 def measure(place: Place) -> Counts:
     """`place.count` limits, from less than an empty registry to hundreds of labels."""
-    counts: Counter[str] = Counter({figure.key: 0 for figure in STRESS.figures}, done=0)
+    counts: Counter[str] = Counter({"done": 0} | {figure.key: 0 for figure in STRESS.figures})
     step = (LARGEST - SMALLEST) / max(1, place.count - 1)
     for number in range(place.count):
         path = place.folder / f"disk-{number}" / "water.db"
@@ -61,7 +62,7 @@ STRESS = Stress(
         Figure("labels", "labels stored in the end", None),
     ),
     measure=measure,
-    core_minutes=6.0,
+    core_minutes=4.0,
     databases=(SQLITE,),
 )
 
@@ -92,16 +93,16 @@ def gone_on(path: Path, log: list[str]) -> Counter[str]:
         if not registry.campaigns():
             return Counter()
         registry.expire(dead=is_dead_here)
-        store_all(registry)
+        log += stored_now(registry)
         return inspected(registry, log)
 
 
-def store_all(registry: Registry) -> None:
-    """Label all that waits; a line for each on standard output."""
+def stored_now(registry: Registry) -> Iterator[str]:
+    """Label all that waits; a line for each that is stored."""
     while claims := registry.claim(this_process(), limit=CHUNK, lease_seconds=600, campaign=CAMPAIGN):
         for claim in claims:
             registry.commit(claim, scripted_label(claim.request.structure))
-            print(claim.label_id, this_process().pid, flush=True)
+            yield f"{claim.label_id} {this_process().pid}"
 
 
 def main(path: str, limit: str, seed: str) -> None:
@@ -110,7 +111,8 @@ def main(path: str, limit: str, seed: str) -> None:
         with Registry.open(Path(path), create=True) as registry:
             for round in range(ROUNDS):
                 fill(registry, LABELS, int(seed), round)
-                store_all(registry)
+                for line in stored_now(registry):
+                    print(line, flush=True)
     except AlloopError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

@@ -15,7 +15,7 @@ SLEEP_SECONDS = "27182.8"  # by which its processes are known
 
 
 class _Hazard(Calculator):
-    implemented_properties = ("energy", "forces")
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012  (as ASE declares it)
 
     def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
         self.results = {"energy": self.act(), "forces": np.zeros((len(atoms), 3))}

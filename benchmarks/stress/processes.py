@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def fork(work: Callable[[], None]) -> int:
         status = 0
     finally:
         if status:
-            sys.excepthook(*sys.exc_info())
+            traceback.print_exc()
             sys.stderr.flush()
         os._exit(status)
 

@@ -66,7 +66,7 @@ def inspected(registry: Registry, log: Iterable[str], *, poison: frozenset[str] 
 def _is_its_own(record: ProposalRecord) -> bool:
     """Whether the numbers of a label are those of its structure."""
     label = scripted_label(record.proposal.structure)
-    return record.energy == label.energy and np.array_equal(record.forces, label.forces)
+    return record.energy == label.energy and record.forces is not None and np.array_equal(record.forces, label.forces)
 
 
 def _author(history: list[AttemptRecord]) -> str:

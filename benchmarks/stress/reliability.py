@@ -8,7 +8,8 @@ from typing import Any
 NAME = "reliability"
 PREFIX = "stress-"  # of the files of `alloop stress` among the results
 HEAD = ("row", "fault or threat", "what is done", "figure", "aim", "met", "command", "date")
-TESTED = "asserted"
+ASSERTED = "asserted"
+EVERYDAY, SELDOM = "`make test`", "`make test-long`"
 NOT_RUN = "not run yet"
 NO_PROOF = "no proof yet"
 
@@ -16,7 +17,8 @@ NO_PROOF = "no proof yet"
 @dataclass(frozen=True)
 class Proof:
     """Where a row is proved: by a recorded `stress`, by a recorded `bench`, or by tests, "FILE::FUNCTION" each, which say
-    `done` and `aim` themselves; by nothing yet where all are empty. `lacks`: what is asked for beyond that."""
+    `done` and `aim` themselves; by nothing yet where all are empty. `lacks`: what is asked for beyond that; `long`: the
+    tests take minutes and run seldom."""
 
     row: str
     what: str
@@ -26,6 +28,7 @@ class Proof:
     tests: tuple[str, ...] = ()
     done: str = ""
     lacks: str = ""
+    long: bool = False
 
 
 PROOFS = (
@@ -52,7 +55,8 @@ PROOFS = (
             "tests/integration/test_scf_rescue.py::"
             "test_of_nasty_molecules_nine_in_ten_of_the_lost_are_rescued_and_none_is_wrong",
         ),
-        done="stretched molecules, radicals, ions and transition metals, in `make test-long`",
+        done="stretched molecules, radicals, ions and transition metals",
+        long=True,
     ),
     Proof("F10", "the SCF converges to another state", "20 cases flagged"),
     Proof(
@@ -160,7 +164,8 @@ PROOFS = (
         "structure files of any bytes",
         "structures or the input error, 100,000 times",
         tests=("tests/property/test_structure_files.py::test_a_hundred_thousand_mutated_extxyz_files",),
-        done="mutated extxyz in `make test-long`; fewer, and cif and POSCAR, in `make test`",
+        done="mutated extxyz; fewer, and cif and POSCAR, in `make test`",
+        long=True,
     ),
     Proof(
         "S4",
@@ -236,9 +241,10 @@ def table(results: Path) -> str:
 def line(proof: Proof, results: Path) -> tuple[str, ...]:
     """The cells of one row."""
     if proof.tests:
-        tests = ", ".join(f"`{test.partition('::')[0]}`" for test in dict.fromkeys(proof.tests))
-        figure = TESTED + (f"; lacks {proof.lacks}" if proof.lacks else "")
-        return proof.row, proof.what, proof.done, figure, proof.aim, "no" if proof.lacks else "yes", tests, "every test run"
+        files = ", ".join(f"`{file}`" for file in dict.fromkeys(test.partition("::")[0] for test in proof.tests))
+        lacks = f"not yet: {proof.lacks}" if proof.lacks else ""
+        when = SELDOM if proof.long else EVERYDAY
+        return proof.row, proof.what, proof.done, lacks, proof.aim, "no" if lacks else ASSERTED, files, when
     name = proof.stress or proof.bench
     if not name:
         return proof.row, proof.what, NO_PROOF, "", proof.aim, "not known", "", ""

@@ -58,7 +58,7 @@ STRESS = Stress(
         Figure("processes", "schedulers", None),
     ),
     measure=measure,
-    core_minutes=8.0,
+    core_minutes=22.0,
 )
 
 
