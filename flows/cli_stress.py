@@ -9,6 +9,7 @@ import typer
 from alloop.errors import InputError, nearest
 from alloop.files import write_atomically
 from flows.cli_bench import of_source_tree
+from flows.interrupt import stoppable
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +40,8 @@ def stress(
     from benchmarks.table import table
 
     options = Options(folder=folder, max_minutes=max_minutes, choices={"count": count, "registry_url": registry_url})
-    answer = run(name, catalog[name], options)
+    with stoppable(f"stopped; run again to go on: alloop stress {name}"):
+        answer = run(name, catalog[name], options)
     if output is not None:
         write_atomically(output, (json.dumps(answer, indent=2) + "\n").encode())
     typer.echo(table(answer))

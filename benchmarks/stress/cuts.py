@@ -30,7 +30,7 @@ from benchmarks.stress.queues import SOUND, fill, inspected
 from flows.outbox import Outbox
 
 LEASE_SECONDS = 600.0
-MESSAGES = 5  # of a commit on PostgreSQL, with the one that asks whether the connection lives
+MESSAGES = 6  # of a commit on PostgreSQL, with the one that asks whether the connection lives; the last one is COMMIT
 STATEMENTS = 5  # of a commit on SQLite, with BEGIN and COMMIT
 
 
@@ -69,7 +69,8 @@ def cut_connections(url: str, cuts: int, seed: int) -> Counter[str]:
         with Registry.open(proxy.url) as registry:
             for claim in claims_of(direct, cuts):
                 registry.label_counts("water")  # connected
-                proxy.arm(chance.randrange(MESSAGES), after=chance.random() < 0.5)
+                message = chance.choice((MESSAGES - 1, chance.randrange(MESSAGES)))
+                proxy.arm(message, after=chance.random() < 0.5)
                 error = committed(registry, claim)
                 proxy.disarm()
                 note(counts, direct, claim, cut=error is not None)
