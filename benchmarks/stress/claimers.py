@@ -49,7 +49,7 @@ STRESS = Stress(
         *HISTORY,
     ),
     measure=measure,
-    core_minutes=6.0,
+    core_minutes=3.0,
 )
 
 

@@ -53,7 +53,7 @@ STRESS = Stress(
         *(Figure(kind, kind, None) for kind in KINDS),
     ),
     measure=measure,
-    core_minutes=0.2,
+    core_minutes=0.03,
     databases=FILES,
 )
 

@@ -56,7 +56,7 @@ STRESS = Stress(
         Figure("at_work", "kills at full work", None),
     ),
     measure=measure,
-    core_minutes=10.0,
+    core_minutes=4.0,
     databases=FILES,
 )
 
