@@ -19,6 +19,7 @@ from alloop.rng import stream_seed
 from alloop.sections import EvaluationConfig, ModelConfig, PosteriorConfig, PriorConfig, Section, StopConfig, SystemConfig
 
 MAX_NAME = 64
+LONGEST_SHOWN = 200
 
 
 def _expand_short_name(value: Any) -> Any:
@@ -114,11 +115,20 @@ def _explain(error: ValidationError, source: str) -> ConfigError:
     if first["type"] == "missing":
         return ConfigError(f"{source}: the key {where!r}", f"it is not there{more}", f"add `{location[-1]}:`")
     if first["type"] == "union_tag_invalid" or (where == "labeler" and isinstance(first["input"], str)):
-        return ConfigError(f"{source}: a labeler", f"{first['input']!r}{more}", nearest(str(first["input"]), SHORT_NAMES))
+        return ConfigError(f"{source}: a labeler", f"{_shown(first['input'])}{more}", nearest(str(first["input"]), SHORT_NAMES))
     do = f"change `{where}`"
     if first["type"] == "literal_error" and isinstance(first["input"], str):
         do = nearest(first["input"], re.findall(r"'([^']*)'", first.get("ctx", {}).get("expected", "")))
-    return ConfigError(f"{source}: {where}: {first['msg']}", f"{first['input']!r}{more}", do)
+    return ConfigError(f"{source}: {where}: {first['msg']}", f"{_shown(first['input'])}{more}", do)
+
+
+def _shown(value: Any) -> str:
+    """What was given, for a message: not the whole of what has no end."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _known_keys(location: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +21,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         if path.exists() and not path.is_file():
             raise InputError(f"a file to write, {path}", "a folder or a device of that name", "give the name of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
-            with open(temporary, "wb") as file:
+            with open(temporary, "xb") as file:  # new: no link that lies there is followed
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

@@ -1,5 +1,5 @@
-"""Tables of the pages in docs/ that have them: recorded from `alloop bench NAME --output`, then filled in. No number is typed
-by hand.
+"""Tables of the pages in docs/ that have them: recorded from `alloop bench NAME --output` or `alloop stress NAME --output`,
+then filled in. No number is typed by hand.
 
     alloop bench step --compile --output benchmarks/results/step.json
     python docs/tables.py fill
@@ -19,20 +19,23 @@ from alloop.files import write_atomically
 from benchmarks.catalog import CATALOG, STUDIES
 from benchmarks.evidence import cost
 from benchmarks.evidence.study import rejudged
+from benchmarks.stress import reliability
 
 HERE = Path(__file__).parent
-PAGES = (HERE / "performance.md", HERE / "evidence.md", HERE / "proposals.md", HERE / "labels.md", HERE / "labelers.md")
+PAGES = tuple(HERE / f"{name}.md" for name in ("performance", "evidence", "proposals", "labels", "labelers", "reliability"))
 RESULTS = HERE.parent / "benchmarks" / "results"
 MARKERS = re.compile(r"(<!-- bench-([\w-]+):begin -->\n).*?(<!-- bench-\2:end -->)", re.DOTALL)
 NOTHING = "Not recorded yet."
+TABLES = {cost.NAME: cost.table, reliability.NAME: reliability.table}
 
 
 def filled(page: str, results: Path) -> str:
-    """`page` with a table between the markers of each benchmark; that of `cost` is made of all studies."""
+    """`page` with a table between the markers of each benchmark; that of `cost` is made of all studies, that of
+    `reliability` of all stresses."""
 
     def content(name: str) -> str:
-        if name == cost.NAME:
-            return cost.table(results)
+        if name in TABLES:
+            return TABLES[name](results)
         file = results / f"{name}.json"
         return CATALOG[name].table(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else NOTHING
 
@@ -49,8 +52,9 @@ def wrong(texts: Sequence[str], results: Path) -> Iterator[str]:
         except ValueError as error:
             yield f"{file.name} is no JSON: {error}"
             continue
-        if file.stem not in shown:
-            yield f"{file.name} is shown on no page: the markers bench-{file.stem}:begin and :end are missing"
+        marker = reliability.NAME if file.stem.startswith(reliability.PREFIX) else file.stem
+        if marker not in shown:
+            yield f"{file.name} is shown on no page: the markers bench-{marker}:begin and :end are missing"
         if answer["name"] in STUDIES:
             if not answer["complete"] or answer["size"] == "quick":
                 yield f"{file.name} is of an unfinished run or of a miniature"

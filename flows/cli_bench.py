@@ -1,6 +1,7 @@
 """The command `bench`: how fast alloop is, beside a peer timed in the same run. Benchmarks live in the source tree only."""
 
 import errno
+import importlib
 import importlib.util
 import json
 import math
@@ -36,7 +37,7 @@ def bench(
     max_minutes: Annotated[float | None, typer.Option(help="Of this call; the next one goes on.")] = None,
 ) -> None:
     """Measure a part of alloop beside its peers. `--list` names the benchmarks, and the options that only some of them have."""
-    catalog = _catalog()
+    catalog = of_source_tree("benchmarks.catalog").CATALOG
     if listed or name is None:
         for known, benchmark in catalog.items():
             own = " ".join(f"[--{choice.replace('_', '-')}]" for choice in benchmark.choices)
@@ -101,8 +102,8 @@ def chosen(arguments: Sequence[str], known: Mapping[str, type], name: str) -> di
     return found
 
 
-def _catalog() -> dict[str, Any]:
-    """The benchmarks of this source tree. Raises `InputError` where alloop is installed without one."""
+def of_source_tree(module: str) -> Any:
+    """A module of the folder `benchmarks` of this source tree. Raises `InputError` where alloop is installed without one."""
     found = importlib.util.find_spec("benchmarks")
     if found is None or found.origin is None or Path(found.origin).parent != ROOT / "benchmarks":
         raise InputError(
@@ -110,6 +111,4 @@ def _catalog() -> dict[str, Any]:
             f"there is none beside {ROOT / 'flows'}",
             "clone the repository and install it with `pip install --editable '.[bench]'`",
         )
-    from benchmarks.catalog import CATALOG
-
-    return CATALOG
+    return importlib.import_module(module)

@@ -10,6 +10,7 @@ from alloop.registry.holders import is_dead_here, this_process
 from alloop.registry.records import Claim
 from alloop.registry.registry import Registry
 from alloop.registry.status import LabelStatus
+from flows.outbox import Outbox
 from flows.progress import Step
 from flows.settings import Settings
 from labelers.isolate import LabelPool
@@ -47,6 +48,7 @@ class Share:
 def label_waiting(registry: Registry, campaign: str, settings: Settings, voice: Step, share: Share | None = None) -> LabelTally:
     """Compute what waits, or a share of it. Without a limit it returns when no more labels are open than it shall leave, those
     that other workers hold counted. Interrupted, it gives its leases back."""
+    Outbox(registry).deliver()  # before the leases of its results are found to be of the dead
     registry.expire(dead=is_dead_here)
     shift = _Shift(registry, campaign, settings, voice, share or Share())
     if not shift.is_anything_open():
@@ -145,7 +147,7 @@ class _Shift:
 
     def _commit(self) -> None:
         done, self._done = self._done, []
-        late = self._registry.commit_all(done)
+        late = Outbox(self._registry).commit(done)
         self._complete += len(done) - len(late)
         for claim in late:
             self._say_late(claim)

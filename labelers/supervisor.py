@@ -38,6 +38,8 @@ SETTINGS = {
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 SCRATCH_VARIABLES = ("TMPDIR", "PYSCF_TMPDIR")
 SCRATCH_PREFIX = "alloop-worker-"
+# A worker needs no database and no server; a program that prints its environment must not print their passwords.
+KEPT_FROM_WORKERS = ("ALLOOP_", "PREFECT_", "PGPASS", "PGSSL")
 BOOT = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from labelers.worker import main;"
     " main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])"
@@ -256,7 +258,8 @@ class Supervisor(threading.Thread):
 
 def _environment(resources: Resources, scratch: str) -> dict[str, str]:
     threads = dict.fromkeys(THREAD_VARIABLES, str(resources.threads))
-    return {**os.environ, **SETTINGS, **threads, **dict.fromkeys(SCRATCH_VARIABLES, scratch)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(KEPT_FROM_WORKERS)}
+    return {**inherited, **SETTINGS, **threads, **dict.fromkeys(SCRATCH_VARIABLES, scratch)}
 
 
 def _describe(status: int) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from alloop.digests import DIGEST_LENGTH, digest_bytes
@@ -22,12 +23,22 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole generation, or None. A file whose digest does not match is passed over."""
+    """The newest whole generation, or None. A file whose digest does not match, or that is no checkpoint, is passed over."""
     for candidate in (path, _previous(path)):
         content = _content(candidate)
-        if content is not None:
-            return safetensors.torch.load(content), _facts(content)
+        found = None if content is None else _opened(content)
+        if found is not None:
+            return found
     return None
+
+
+def _opened(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and facts; None where the file holds something else."""
+    try:
+        tensors, facts = safetensors.torch.load(content), _facts(content)
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return (tensors, facts) if isinstance(facts, dict) else None
 
 
 def _content(path: Path) -> bytes | None:
@@ -39,7 +50,7 @@ def _content(path: Path) -> bytes | None:
     return content if digest_bytes(content).encode() == digest else None
 
 
-def _facts(content: bytes) -> dict[str, Any]:
+def _facts(content: bytes) -> Any:
     header_size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + header_size])
     return json.loads(header["__metadata__"]["facts"])

@@ -14,13 +14,13 @@ from alloop.registry.holders import Holder, is_dead_here
 from alloop.registry.records import CampaignRecord
 from alloop.registry.rows import add_level, add_structures, change, insert_new, insert_one, structures_by_id
 from alloop.registry.status import CampaignStatus
-from alloop.registry.tables import CampaignRow, CampaignStartRow
+from alloop.registry.tables import CampaignRow, CampaignStartRow, plain_text
 from alloop.structures.structure import Structure
 
 
 def find_campaign(session: Session, name: str) -> CampaignRow:
     """Raises `NotFoundError` that offers the nearest name."""
-    row = session.scalar(select(CampaignRow).where(CampaignRow.name == name))
+    row = session.scalar(select(CampaignRow).where(CampaignRow.name == plain_text(name)))
     if row is None:
         names = session.scalars(select(CampaignRow.name)).all()
         hint = nearest(name, names) if names else "the registry has none yet: start one with `alloop run`"

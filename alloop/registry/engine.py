@@ -70,6 +70,12 @@ def registry_url(location: str | Path) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
+def shown_url(url: URL) -> str:
+    """For messages: without passwords, wherever they stand in it."""
+    query = {key: "hidden" if "password" in key.lower() else value for key, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True)
+
+
 def file_system_of(path: Path, mounts: str) -> str:
     """Type of the file system that holds `path` (absolute, resolved), read from the text of /proc/mounts."""
     best, found = "", ""
@@ -141,7 +147,7 @@ def mapped_errors(url: URL) -> Iterator[None]:
     except (DBAPIError, PoolTimeoutError) as error:
         came = " ".join(str(getattr(error, "orig", None) or error).split())
         raise RegistryError(
-            f"the registry at {url.render_as_string(hide_password=True)}",
+            f"the registry at {shown_url(url)}",
             f"{type(error).__name__}: {came}",
             _advice(error, came, url),
         ) from error

@@ -36,9 +36,13 @@ def parameters_file(samples: Sequence[PosteriorSample]) -> bytes:
 def read_parameters(content: bytes) -> NDArray[np.float32]:
     """[K, P]. Raises `CorruptFileError` for a file that holds something else."""
     try:
-        return load(content)["parameters"]
-    except (SafetensorError, KeyError) as error:
+        found = load(content)["parameters"]
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CorruptFileError("a safetensors file with `parameters`", str(error), "sample the round again") from None
+    if found.ndim != 2 or found.dtype != np.float32:
+        came = f"{found.dtype} of shape {found.shape}"
+        raise CorruptFileError("`parameters` [samples, numbers] of float32", came, "sample the round again")
+    return found
 
 
 def add_posterior(

@@ -17,7 +17,7 @@ from alloop.registry.holders import this_process
 from alloop.registry.records import Review
 from alloop.registry.rows import change
 from alloop.registry.status import AttemptOutcome, LabelStatus, check_transition
-from alloop.registry.tables import AttemptRow, LabelRow, ProposalRow
+from alloop.registry.tables import AttemptRow, LabelRow, ProposalRow, plain_text
 
 SHORTEST_PREFIX = 4
 
@@ -28,7 +28,7 @@ def find_label(session: Session, campaign: str, prefix: str) -> str:
         select(ProposalRow.label_id)
         .where(
             ProposalRow.campaign_id == find_campaign(session, campaign).campaign_id,
-            ProposalRow.label_id.startswith(prefix, autoescape=True),
+            ProposalRow.label_id.startswith(plain_text(prefix), autoescape=True),
         )
         .distinct()
         .limit(2)

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, inspect, text
 
 from alloop.errors import NotFoundError, RegistryError, SchemaError
-from alloop.registry.engine import WRITE, make_engine
+from alloop.registry.engine import WRITE, make_engine, shown_url
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD = "0001"
@@ -64,7 +64,9 @@ def prepare(engine: Engine, *, create: bool) -> None:
     if current == HEAD:
         return
     if current is None and not create:
-        raise NotFoundError("an alloop registry", f"an empty database at {engine.url}", "start a campaign with `alloop run`")
+        raise NotFoundError(
+            "an alloop registry", f"an empty database at {shown_url(engine.url)}", "start a campaign with `alloop run`"
+        )
     with engine.connect().execution_options(**{WRITE: True}) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})

@@ -56,6 +56,21 @@ def json_text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
 
 
+def plain_text(text: str) -> str:
+    """`text` as every database can hold it: NUL, which PostgreSQL has not, as its symbol, halves of characters as "?"."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode()
+
+
+class Words(TypeDecorator[str]):
+    """Text from anywhere, such as the output of a program."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else plain_text(value)
+
+
 class Json(TypeDecorator[Any]):
     """JSON text with sorted keys, on every database the same bytes; NaN and infinity survive."""
 
@@ -112,7 +127,7 @@ class LevelRow(Base):
 
     level_id: Mapped[str] = mapped_column(Digest, primary_key=True)
     program: Mapped[str] = mapped_column(String(32))
-    description: Mapped[str] = mapped_column(Text)
+    description: Mapped[str] = mapped_column(Words)
     fields: Mapped[dict[str, Any]] = mapped_column(Json)
 
 
@@ -150,7 +165,7 @@ class LabelRow(Base):
     ended_at: Mapped[float | None] = mapped_column(Double)
     # Why there is none.
     failure_kind: Mapped[FailureKind | None] = mapped_column(_by_name(FailureKind))
-    message: Mapped[str | None] = mapped_column(Text)
+    message: Mapped[str | None] = mapped_column(Words)
 
 
 class AttemptRow(Base):
@@ -170,8 +185,8 @@ class AttemptRow(Base):
     claimed_at: Mapped[float | None] = mapped_column(Double)
     ended_at: Mapped[float] = mapped_column(Double, default=Now())
     failure_kind: Mapped[FailureKind | None] = mapped_column(_by_name(FailureKind))
-    message: Mapped[str | None] = mapped_column(Text)
-    evidence: Mapped[str | None] = mapped_column(Text)
+    message: Mapped[str | None] = mapped_column(Words)
+    evidence: Mapped[str | None] = mapped_column(Words)
     cost_core_seconds: Mapped[float] = mapped_column(Double, default=0.0)
     provenance: Mapped[dict[str, Any] | None] = mapped_column(Json)
     # Only for stale results: what came too late is kept, apart from the label.

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,74 +15,12 @@ from alloop.labels.label import FailureKind, Label, LabelFailure, LabelRequest
 from alloop.labels.labeler import Resources
 from alloop.labels.level_of_theory import AseLevel, LevelOfTheory, ScriptedLevel, TbliteLevel
 from alloop.structures.structure import Structure
+from benchmarks.stress.orphans import STARTED, alive_under, started_under, wait_until
 from labelers.dynamics import Dynamics, sample_dynamics
 from labelers.isolate import LabelPool
 
-# Calculators that do what no calculator should; imported by worker processes from a folder of the test.
-HAZARDS = """
-import os, subprocess, sys, time
-import numpy as np
-from ase.calculators.calculator import Calculator, all_changes
-
-class _Hazard(Calculator):
-    implemented_properties = ["energy", "forces"]
-    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
-        self.results = {"energy": self.act(), "forces": np.zeros((len(atoms), 3))}
-
-class Bomb(_Hazard):
-    def act(self):
-        return float(np.ones(20_000_000_000)[0])
-
-class Leak(_Hazard):
-    def act(self):
-        kept = []
-        while True:
-            kept.append(np.ones(1_000_000))
-            time.sleep(0.001)
-
-class Talker(_Hazard):
-    def act(self):
-        os.write(1, b"the program said this\\n")
-        raise RuntimeError("and then it failed")
-
-class Litter(_Hazard):
-    def act(self):
-        import tempfile
-        open(tempfile.mkdtemp(prefix="litter-") + "/file", "w").write("left behind")
-        time.sleep(27182.8)
-
-class Probe(_Hazard):
-    def act(self):
-        return 10.0 * ("torch" in sys.modules) + float(os.environ["OMP_NUM_THREADS"]) + (os.environ["MALLOC_MMAP_MAX_"] != "0")
-
-class Parent(_Hazard):
-    def act(self):
-        subprocess.Popen(["sleep", "27182.8"])
-        subprocess.Popen(["sleep", "27182.8"], start_new_session=True)
-        time.sleep(27182.8)
-"""
-DRIVER = """
-import sys, time
-sys.path.insert(0, sys.argv[1])
-from alloop.labels.label import LabelRequest
-from alloop.labels.level_of_theory import AseLevel
-from alloop.structures.structure import Structure
-from labelers.isolate import LabelPool
-water = Structure.molecule([8, 1, 1], [[0.0, 0.0, 0.0], [0.0, 0.76, 0.59], [0.0, -0.76, 0.59]])
-with LabelPool(processes=2) as pool:
-    for key in range(4):
-        pool.submit(key, LabelRequest(water, AseLevel(factory="hazards:Parent")))
-    pool.completed(timeout=3600.0)
-"""
 CRASH = ScriptedLevel(fail_every=1, failures=("crash",))
 HANG = ScriptedLevel(fail_every=1, failures=("hang",))
-
-
-@pytest.fixture
-def hazards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "hazards.py").write_text(HAZARDS)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return tmp_path
 
 
 @pytest.fixture
@@ -99,30 +35,7 @@ def requests(count: int, water: Structure, level: LevelOfTheory) -> list[LabelRe
 
 
 def hazard(name: str, water: Structure) -> LabelRequest:
-    return LabelRequest(water, AseLevel(factory=f"hazards:{name}"))
-
-
-def processes_with(*words: str) -> list[int]:
-    """Ids of the living processes whose command line holds one of `words`; zombies have none."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if any(word in command for word in words):
-                found.append(int(entry.name))
-    return found
-
-
-def wait_until(condition, seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
+    return LabelRequest(water, AseLevel(factory=f"benchmarks.stress.hazards:{name}"))
 
 
 def test_labels_come_back_in_order_and_equal_those_of_this_process(pool: LabelPool[int], water: Structure) -> None:
@@ -173,8 +86,8 @@ def test_a_hanging_label_ends_at_its_wall_time(water: Structure) -> None:
     assert isinstance(after, Label)
 
 
-def test_temporary_files_of_a_worker_go_with_it(hazards: Path, water: Structure, monkeypatch: pytest.MonkeyPatch) -> None:
-    scratch = hazards / "scratch"
+def test_temporary_files_of_a_worker_go_with_it(tmp_path: Path, water: Structure, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     with LabelPool(1, Resources(wall_seconds=1.5)) as pool:
@@ -186,7 +99,7 @@ def test_temporary_files_of_a_worker_go_with_it(hazards: Path, water: Structure,
 
 
 @pytest.mark.parametrize("name", ["Bomb", "Leak"])
-def test_a_memory_bomb_is_contained(name: str, pool: LabelPool[int], hazards: Path, water: Structure) -> None:
+def test_a_memory_bomb_is_contained(name: str, pool: LabelPool[int], water: Structure) -> None:
     bomb, after = pool.map([hazard(name, water), *requests(1, water, ScriptedLevel())])
     assert isinstance(bomb, LabelFailure)
     assert bomb.kind is FailureKind.RESOURCE
@@ -194,7 +107,7 @@ def test_a_memory_bomb_is_contained(name: str, pool: LabelPool[int], hazards: Pa
     assert isinstance(after, Label)
 
 
-def test_what_the_program_printed_is_evidence(pool: LabelPool[int], hazards: Path, water: Structure) -> None:
+def test_what_the_program_printed_is_evidence(pool: LabelPool[int], water: Structure) -> None:
     (talker,) = pool.map([hazard("Talker", water)])
     assert isinstance(talker, LabelFailure)
     assert talker.kind is FailureKind.UNKNOWN
@@ -203,7 +116,7 @@ def test_what_the_program_printed_is_evidence(pool: LabelPool[int], hazards: Pat
     assert "the program said this" in talker.evidence
 
 
-def test_workers_hold_one_thread_and_no_torch(pool: LabelPool[int], hazards: Path, water: Structure) -> None:
+def test_workers_hold_one_thread_and_no_torch(pool: LabelPool[int], water: Structure) -> None:
     (probe,) = pool.map([hazard("Probe", water)])
     assert isinstance(probe, Label), probe
     assert probe.energy == 1.0
@@ -282,44 +195,17 @@ def test_no_caller_waits_for_ever_when_the_supervisor_breaks(water: Structure, m
     assert "supervisor" in lost.message
 
 
-def test_closing_ends_busy_workers_and_leaves_no_process(hazards: Path, water: Structure) -> None:
+def test_closing_ends_busy_workers_and_leaves_no_process(
+    tmp_path: Path, water: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # by which processes are known
     with LabelPool(2) as pool:
         pool.submit(0, hazard("Parent", water))
         pool.submit(1, requests(1, water, HANG)[0])
-        assert wait_until(lambda: len(processes_with("27182.8")) == 2, 60.0)
+        assert wait_until(lambda: len(started_under(tmp_path)) == STARTED, 60.0)
         pids = pool.worker_pids
-    assert wait_until(lambda: not processes_with("27182.8"), 5.0)
+    assert wait_until(lambda: not alive_under(tmp_path), 5.0)
     assert not any(Path(f"/proc/{pid}/exe").exists() for pid in pids)
-
-
-def kill_a_pool_and_count_what_is_left(folder: Path, delay: float | None) -> list[int]:
-    """Start a pool in a process of its own, kill that process, wait up to five seconds; the processes that are left."""
-    scratch = folder / "scratch"
-    scratch.mkdir(exist_ok=True)
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(folder)], env={**os.environ, "TMPDIR": str(scratch)})
-    if delay is None:
-        assert wait_until(lambda: len(processes_with("27182.8")) == 4, 60.0)
-        assert len(list(scratch.iterdir())) == 2
-    else:
-        time.sleep(delay)
-    driver.kill()
-    driver.wait()
-    wait_until(lambda: not processes_with("27182.8", str(folder)), 5.0)
-    return processes_with("27182.8", str(folder))
-
-
-def test_nothing_is_left_when_the_process_of_the_pool_is_killed(hazards: Path) -> None:
-    assert kill_a_pool_and_count_what_is_left(hazards, None) == []
-    assert list((hazards / "scratch").iterdir()) == []
-    for delay in np.random.default_rng(5).uniform(0.2, 1.5, size=3):
-        assert kill_a_pool_and_count_what_is_left(hazards, float(delay)) == []
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_nothing_is_left_after_two_hundred_kills(hazards: Path) -> None:
-    for delay in np.random.default_rng(6).uniform(0.1, 2.0, size=200):
-        assert kill_a_pool_and_count_what_is_left(hazards, float(delay)) == []
 
 
 def test_a_trajectory_in_a_worker_is_the_one_of_this_process(pool: LabelPool[int], water: Structure) -> None:
