@@ -171,7 +171,7 @@ def comparisons(done: Results, place: Place) -> list[Comparison]:
         equal = _as_dear(done, length, most)
         if equal:
             found += compared(
-                f"C{length}, {equal} chains beside {most} of one", done, place, chains | {"k": equal}, chain | {"k": most}
+                f"C{length}, k = {equal} beside k = {most} of one", done, place, chains | {"k": equal}, chain | {"k": most}
             )
     return [each for each in found if each.figure in AIMS]
 

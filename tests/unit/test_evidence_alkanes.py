@@ -163,6 +163,7 @@ def test_the_miniature_has_a_line_for_each_arm_and_number_of_samples(miniature: 
     assert all(row["met"] is None and row["reason"] for row in answer["rows"])
     assert {each["name"].split(":")[0] for each in answer["comparisons"]} == {
         "C3, k = 4 beside k = 1",
+        "C3, k = 1 beside k = 4 of one",
         "C3, k = 2",
         "C3, k = 4",
     }
