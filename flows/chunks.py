@@ -34,6 +34,7 @@ FIRST_PAUSE_SECONDS = 2.0
 MOST_FRUITLESS = 6
 # Runs that no worker takes for this long are said.
 PATIENCE_SECONDS = 30.0
+AWAY = "the Prefect server does not answer; labels that workers have begun come all the same"
 
 
 def hand_out(registry: Registry, ref: CampaignRef, settings: Settings, voice: Step, share: Share) -> LabelTally:
@@ -60,8 +61,8 @@ class _Handing:
         self._fruitless = 0
         self._ended = -1  # labels that had ended when chunks were last asked for
         self._pause_until = 0.0
-        self._seen_at_work = self._begun = time.monotonic()
-        self._is_told = False
+        self._labels_seen = self._work_seen = time.monotonic()
+        self._told: set[str] = set()
 
     def work(self) -> LabelTally:
         before = counts = self._count()
@@ -92,21 +93,28 @@ class _Handing:
             with get_client(sync_client=True) as client:
                 found = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(self._runs))))
         except httpx.HTTPError:
-            return  # the server is away; labels come all the same
+            self._say_once(AWAY)
+            return
         alive = [run for run in found if not _has_ended(run)]
         queued = [run for run in alive if run.state is None or run.state.is_scheduled()]
         for run in found:
             if run.state is not None and _has_ended(run) and not run.state.is_completed():
                 self._last_words = f"{run.name}: {run.state.name}: {run.state.message}"
         now = time.monotonic()
+        if counts[LabelStatus.LEASED] or len(queued) < len(alive):
+            self._work_seen = now
         if counts[LabelStatus.LEASED] or len(queued) == len(alive):
-            self._seen_at_work = now
-        elif now - self._seen_at_work > self._settings.lease_seconds:
+            self._labels_seen = now
+        elif now - self._labels_seen > self._settings.lease_seconds:
             alive = queued
         self._runs = {run.id: self._runs[run.id] for run in alive}
-        if queued and len(queued) == len(alive) and not self._is_told and now - self._begun > PATIENCE_SECONDS:
-            self._is_told = True
-            self._voice.say(f"no worker has taken a label yet; to start one: alloop worker --pool {self._pool}")
+        if queued and now - self._work_seen > PATIENCE_SECONDS:
+            self._say_once(f"no worker takes the labels that wait; to start one: alloop worker --pool {self._pool}")
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._voice.say(text)
 
     def _ask(self, missing: int, size: int, counts: dict[LabelStatus, int]) -> None:
         """Ask for chunks of `size` labels for `missing` ones. A chunk of a number is asked for once: after an interruption,
@@ -133,8 +141,10 @@ class _Handing:
                 if not _has_ended(run):
                     self._runs[run.id] = run.parameters["batch"]["limit"]
                     missing -= self._runs[run.id]
-        except httpx.TransportError:
-            return  # the server is away: asked again after a pause
+        except httpx.HTTPError as error:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
+                raise
+            self._say_once(AWAY)
 
     def _judge(self, counts: dict[LabelStatus, int]) -> None:
         """Raise where the chunks that were asked for so far, time after time, changed nothing."""

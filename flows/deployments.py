@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.deployments.runner import EntrypointType
+from prefect.deployments.runner import EntrypointType, RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
@@ -25,11 +25,13 @@ def deploy_label_batch(pool: str) -> None:
     template = ProcessWorker.get_default_base_job_template()
     with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template))
-    label_batch.to_deployment(
+    deployment = label_batch.to_deployment(
         name=pool,
         work_pool_name=pool,
         job_variables=dict(JOB),
         version=__version__,
         description=f"A chunk of labels, on a worker of the pool `{pool}`.",
         entrypoint_type=EntrypointType.MODULE_PATH,
-    ).apply()
+    )
+    assert isinstance(deployment, RunnerDeployment)
+    deployment.apply()

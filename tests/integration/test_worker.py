@@ -87,27 +87,36 @@ def _wait_until(condition: Callable[[], bool], why: str) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize("queue", [4.0], indirect=True)
-def test_told_to_end_in_mid_label_nothing_is_lost_and_another_worker_finishes(queue: Queue, server: dict[str, str]) -> None:
-    first = _start([*ALLOOP, "worker", "--pool", "here"], server)
+@pytest.mark.parametrize("queue", [3.0], indirect=True)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_ended_in_mid_label_nothing_is_lost_and_another_worker_finishes(
+    queue: Queue, server: dict[str, str], number: signal.Signals
+) -> None:
+    pool = number.name.lower()
+    first = _start([*ALLOOP, "worker", "--pool", pool], server)
     command = [sys.executable, "-c", HAND_OUT, queue.ref.model_dump_json()]
-    asking = _start(command, server, ALLOOP_LABEL_POOL="here", ALLOOP_LABEL_CHUNK="4")
+    asking = _start(command, server, ALLOOP_LABEL_POOL=pool, ALLOOP_LABEL_CHUNK="4")
     _wait_until(lambda: queue.count(LabelStatus.COMPLETE) > 0 and queue.count(LabelStatus.LEASED) > 0, "no label was begun")
-    first.send_signal(signal.SIGTERM)
+    first.send_signal(number)
     out, err = first.communicate(timeout=PATIENCE_SECONDS)
-    assert first.returncode == 0, err
-    assert "finished or given back" in out
-    assert queue.count(LabelStatus.LEASED) == 0, "given back, not left to run out"
+    if number is signal.SIGTERM:
+        assert first.returncode == 0, err
+        assert "finished or given back" in out
+        assert queue.count(LabelStatus.LEASED) == 0, "given back before it ends"
+    _wait_until(lambda: queue.count(LabelStatus.LEASED) == 0, "the chunk outlived its worker")
     assert queue.count(LabelStatus.WAITING) > 0
-    second = _start([*ALLOOP, "worker", "--pool", "here", "--max-time", "100s"], server)
+    limits = ["--max-time", "90s"] if number is signal.SIGTERM else []
+    second = _start([*ALLOOP, "worker", "--pool", pool, *limits], server)
     told, said = asking.communicate(timeout=PATIENCE_SECONDS)
     assert told.split() == [str(LABELS), "0"], said
     outcomes = queue.check_each_label_once()
     assert AttemptOutcome.RELEASED in outcomes
     assert AttemptOutcome.LOST not in outcomes
     assert second.poll() is None
+    if not limits:
+        second.send_signal(signal.SIGINT)
     _, err = second.communicate(timeout=PATIENCE_SECONDS)
-    assert second.returncode == 0, f"its time is over: {err}"
+    assert second.returncode == 0, f"its time is over, or ctrl-C: {err}"
 
 
 @pytest.mark.parametrize("queue", [0.0], indirect=True)
