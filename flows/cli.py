@@ -10,7 +10,18 @@ import typer
 from alloop.__about__ import __version__
 from alloop.errors import AlloopError
 from alloop.files import NO_ROOM, unwritable
-from flows import cli_bench, cli_compare, cli_exchange, cli_labels, cli_read, cli_run, cli_stress, cli_why, cli_write
+from flows import (
+    cli_bench,
+    cli_compare,
+    cli_exchange,
+    cli_labels,
+    cli_read,
+    cli_run,
+    cli_stress,
+    cli_why,
+    cli_worker,
+    cli_write,
+)
 
 WELCOME = """alloop: interatomic potentials with error bars you can trust, from as few DFT labels as possible.
 
@@ -50,7 +61,18 @@ def _root(
         typer.echo(WELCOME, nl=False)
 
 
-for commands in (cli_write, cli_run, cli_read, cli_labels, cli_exchange, cli_why, cli_compare, cli_bench, cli_stress):
+for commands in (
+    cli_write,
+    cli_run,
+    cli_read,
+    cli_labels,
+    cli_exchange,
+    cli_why,
+    cli_compare,
+    cli_bench,
+    cli_stress,
+    cli_worker,
+):
     commands.register(app)
 
 

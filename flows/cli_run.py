@@ -111,7 +111,7 @@ def _carry_out(file: Path, *, rounds: int, labeling: bool = True) -> dict[str, A
     """Check everything that can be checked at once, then run rounds under Prefect; the outcome of the last one."""
     from flows.admission import admit
     from flows.cli_progress import shown_progress
-    from flows.server import prefect_server
+    from flows.server import join_server, prefect_server
     from flows.settings import load_settings
     from flows.wiring import prepared
 
@@ -121,6 +121,8 @@ def _carry_out(file: Path, *, rounds: int, labeling: bool = True) -> dict[str, A
     if stopped is not None:
         return {"round": None, "stop": stopped.stop, "sentence": stopped.sentence}
     typer.echo(f"campaign {campaign.config.name}: starting (Prefect server, PyTorch)", err=True)
+    if settings.label_pool is not None:
+        join_server()  # its workers cannot reach a server of this process
     server = prefect_server(Path(campaign.ref.files) / "prefect")
     before_the_end(server.kill)
     import httpx

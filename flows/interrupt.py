@@ -54,6 +54,29 @@ def _in_order() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+@contextmanager
+def heeded_once(*numbers: signal.Signals) -> Iterator[None]:
+    """While this lasts, only the first of these signals is heeded: those that follow would cut short what it set going."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if callable(handler)}
+
+    def first(number: int, frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        before[signal.Signals(number)](number, frame)
+
+    for number in before:
+        signal.signal(number, first)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _end(number: int, frame: FrameType | None) -> None:
     os.write(2, LINE)
     for ending in _endings:

@@ -47,7 +47,7 @@ class Share:
 
 def label_waiting(registry: Registry, campaign: str, settings: Settings, voice: Step, share: Share | None = None) -> LabelTally:
     """Compute what waits, or a share of it. Without a limit it returns when no more labels are open than it shall leave, those
-    that other workers hold counted. Interrupted, it gives its leases back."""
+    that other workers hold counted, or when it is too late to begin one. Interrupted, it gives its leases back."""
     Outbox(registry).deliver()  # before the leases of its results are found to be of the dead
     registry.expire(dead=is_dead_here)
     shift = _Shift(registry, campaign, settings, voice, share or Share())
@@ -73,7 +73,7 @@ class _Shift:
 
     def work(self, pool: LabelPool[str]) -> LabelTally:
         try:
-            while self._take(pool) or self._held or (self._left is None and self.is_anything_open()):
+            while self._take(pool) or self._held or self._waits():
                 if not self._held:
                     time.sleep(POLL_SECONDS)  # what is open is not ours: it waits for its retry, or another worker has it
                 for label_id, outcome in pool.completed(POLL_SECONDS):
@@ -90,6 +90,14 @@ class _Shift:
                 self._registry.release(list(self._held.values()))
         return LabelTally(self._complete, self._failed)
 
+    def _is_late(self) -> bool:
+        until = self._settings.label_until
+        return until is not None and time.time() >= until
+
+    def _waits(self) -> bool:
+        """Whether to stay for labels that cannot be claimed yet."""
+        return self._left is None and not self._is_late() and self.is_anything_open()
+
     def is_anything_open(self) -> bool:
         return self._excess() > 0
 
@@ -100,6 +108,8 @@ class _Shift:
 
     def _take(self, pool: LabelPool[str]) -> bool:
         """Claim as much as keeps the workers busy; whether anything came."""
+        if self._is_late():
+            return False
         workers = self._settings.label_workers
         wanted = workers * min(max(CLAIMS_PER_WORKER, int(CHUNK_SECONDS / self._seconds_per_label)), MOST_CLAIMS_PER_WORKER)
         room = wanted - len(self._held)

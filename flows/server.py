@@ -107,19 +107,37 @@ def _no_address(api_url: str) -> ConfigError:
     )
 
 
+def join_server() -> str:
+    """Set this process up for the server that PREFECT_API_URL names, before Prefect is imported; returns its address.
+
+    Raises `ConfigError` where it names none, `AlloopError` where none listens there.
+    """
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        raise ConfigError(
+            "PREFECT_API_URL with the address of the Prefect server that the campaigns use",
+            "it is not set",
+            "export PREFECT_API_URL=http://HOST:4200/api; `prefect server start` starts a server",
+        )
+    _check_reachable(url)
+    _be_quiet()
+    return url
+
+
+def _be_quiet() -> None:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
 def prefect_server(home: Path) -> Server:
     """Set this process up for Prefect, before it is imported, and start a server unless PREFECT_API_URL names one.
 
     The server lives as long as this process, because Prefect has things to tell it until the very end; killed, it is started
     again on the same socket, where requests wait for it meanwhile. Raises `AlloopError` where PREFECT_API_URL leads nowhere.
     """
-    url = os.environ.get("PREFECT_API_URL")
-    if url:
-        _check_reachable(url)
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    if url:
-        return Server(url)
+    if os.environ.get("PREFECT_API_URL"):
+        return Server(join_server())
+    _be_quiet()
     with said_if_unwritable(home):
         home.mkdir(parents=True, exist_ok=True)
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)

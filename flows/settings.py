@@ -23,6 +23,11 @@ class Settings(BaseSettings):
 
     database: SecretStr | None = Field(default=None, description="registry URL instead of the file beside the campaign file")
     label_workers: int = Field(default_factory=usable_cores, ge=1, description="labels computed side by side, one core each")
+    label_pool: str | None = Field(default=None, description="work pool whose workers label, instead of the campaign's process")
+    label_chunk: int = Field(default=8, ge=1, description="labels that a worker is given at once; more where a round has many")
+    label_until: float | None = Field(
+        default=None, description="seconds since 1970 after which no label is begun; `alloop worker --max-time` sets it"
+    )
     sampler_processes: int = Field(default_factory=usable_cores, ge=1, description="processes that share the chains")
     device: str = Field(default="auto", description="of the sampler: auto, cpu, cuda or cuda:N")
     compiled: bool = Field(default=False, description="compile the sampler's gradient; worth its minutes in long chains")
