@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from alloop.errors import MissingExtraError, UnsupportedError, nearest
+from alloop.labels.exchange.qcschema import qcschema_molecule
 from alloop.labels.label import FailureKind, Label, LabelFailure, LabelRequest
 from alloop.labels.labeler import Availability, Capabilities, Resources
 from alloop.labels.level_of_theory import LevelOfTheory, QcengineLevel
 from alloop.structures.structure import MAX_ATOMIC_NUMBER, Structure
-from alloop.units import ANGSTROM_PER_BOHR, EV_PER_ANGSTROM_PER_HARTREE_PER_BOHR, EV_PER_HARTREE
+from alloop.units import EV_PER_ANGSTROM_PER_HARTREE_PER_BOHR, EV_PER_HARTREE
 
 MIB_PER_GIB = 1024.0
 # What the program behind can do is known only when it is asked; what it cannot do, it says then.
@@ -79,21 +80,10 @@ def _qcengine() -> Any:
 
 def _question(level: QcengineLevel, structure: Structure) -> dict[str, Any]:
     """QCSchema, version 1, as the atoms stand: without turning or moving them."""
-    from ase.data import chemical_symbols
-
     return {
         "schema_name": "qcschema_input",
         "schema_version": 1,
-        "molecule": {
-            "schema_name": "qcschema_molecule",
-            "schema_version": 2,
-            "symbols": [chemical_symbols[number] for number in structure.numbers],
-            "geometry": (structure.positions / ANGSTROM_PER_BOHR).ravel().tolist(),
-            "molecular_charge": structure.total_charge,
-            "molecular_multiplicity": structure.spin_multiplicity,
-            "fix_com": True,
-            "fix_orientation": True,
-        },
+        "molecule": qcschema_molecule(structure),
         "driver": "gradient",
         "model": {"method": level.method, "basis": level.basis},
         "keywords": dict(level.keywords),

@@ -1,7 +1,6 @@
 """`alloop bench`: every benchmark answers in the same shape, and claims nothing it did not measure."""
 
 import json
-import sys
 import time
 from collections.abc import Callable
 
@@ -11,28 +10,12 @@ import torch
 import flows.cli_bench
 from benchmarks.catalog import STUDIES
 from benchmarks.harness import Aim, compare, interleaved, not_measured
-from flows.cli import main
 
 ANSWER = {"name", "machine", "commit", "seed", "rows"}
 ROW = {"name", "ours", "peer", "ratio", "unit", "aim", "met"}
 NAMES = ["step", "chains", "sampler", "profile", "attacks", "gpu", "posterior", "duplicates", "registry"]
 RECORDED = ["unit-faults", "cost", *STUDIES]
 Alloop = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def alloop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Alloop:
-    """Run the command line in this process: exit code, standard output, standard error."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["alloop", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, said.out, said.err
-
-    return call
 
 
 def test_they_are_named(alloop):

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,25 +21,9 @@ from benchmarks.stress.fault import FILES, Counts, Figure, Place, Stress
 from benchmarks.stress.processes import scripted_label
 from benchmarks.stress.queues import fill, inspected
 from benchmarks.stress.runner import run
-from flows.cli import main
 
 ROOT = Path(__file__).parents[2]
 Alloop = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def alloop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Alloop:
-    """Run the command line in this process: exit code, standard output, standard error."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["alloop", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, said.out, said.err
-
-    return call
 
 
 def marbles(place: Place) -> Counts:

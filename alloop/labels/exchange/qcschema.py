@@ -18,6 +18,7 @@ from alloop.labels.exchange.label_file import LEVEL_KEY, ExportedLabel, LabelFil
 from alloop.labels.level_of_theory import LevelOfTheory
 from alloop.structures.convert import read_text
 from alloop.structures.frame import Frame, read_element
+from alloop.structures.structure import Structure
 from alloop.units import ANGSTROM_PER_BOHR, EV_PER_ANGSTROM_PER_HARTREE_PER_BOHR, EV_PER_HARTREE
 
 UNITS = {"length_unit": "bohr", "energy_unit": "Hartree", "force_unit": "Hartree/bohr"}
@@ -46,9 +47,23 @@ def write_qcschema(path: Path, labels: Sequence[ExportedLabel], level: LevelOfTh
     write_atomically(path, json.dumps(results, indent=1, allow_nan=False).encode())
 
 
-def _result(each: ExportedLabel, level: LevelOfTheory) -> dict[str, Any]:
+def qcschema_molecule(structure: Structure) -> dict[str, Any]:
+    """As the atoms stand: whoever reads it neither turns nor moves them."""
     from ase.data import chemical_symbols
 
+    return {
+        "schema_name": "qcschema_molecule",
+        "schema_version": 2,
+        "symbols": [chemical_symbols[number] for number in structure.numbers],
+        "geometry": (structure.positions / ANGSTROM_PER_BOHR).ravel().tolist(),
+        "molecular_charge": structure.total_charge,
+        "molecular_multiplicity": structure.spin_multiplicity,
+        "fix_com": True,
+        "fix_orientation": True,
+    }
+
+
+def _result(each: ExportedLabel, level: LevelOfTheory) -> dict[str, Any]:
     structure = each.structure
     fields = level.model_dump(mode="json")
     gradient = (-each.forces / EV_PER_ANGSTROM_PER_HARTREE_PER_BOHR).ravel().tolist()
@@ -56,16 +71,7 @@ def _result(each: ExportedLabel, level: LevelOfTheory) -> dict[str, Any]:
     return {
         "schema_name": "qcschema_output",
         "schema_version": 1,
-        "molecule": {
-            "schema_name": "qcschema_molecule",
-            "schema_version": 2,
-            "symbols": [chemical_symbols[number] for number in structure.numbers],
-            "geometry": (structure.positions / ANGSTROM_PER_BOHR).ravel().tolist(),
-            "molecular_charge": structure.total_charge,
-            "molecular_multiplicity": structure.spin_multiplicity,
-            "fix_com": True,
-            "fix_orientation": True,
-        },
+        "molecule": qcschema_molecule(structure),
         "driver": "gradient",
         "model": {"method": str(fields.get("functional") or fields.get("method") or level), "basis": fields.get("basis")},
         "properties": {"return_energy": energy, "calcinfo_natom": structure.n_atoms},
