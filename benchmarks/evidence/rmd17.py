@@ -20,7 +20,7 @@ from benchmarks.systems import rattled
 
 TITLE = "rMD17: the sampler, its baselines, what was published"
 SEEDS = (1, 2, 3)
-ARMS = ("sghmc", "ensemble", "dropout")
+ARMS = ("sghmc", "ensemble", "dropout", "last_layer")
 CHOICES = {"molecule": str, "train": int, "samples": int}
 GROUP = ("molecule", "train", "arm")
 COLUMNS = (*FORCES, *COST)
