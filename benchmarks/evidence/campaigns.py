@@ -9,8 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ase.optimize import BFGS
+from tblite.ase import TBLite
+
 from alloop.labels.level_of_theory import TbliteLevel
-from alloop.structures.convert import write_structures
+from alloop.structures.convert import from_ase, to_ase, write_structures
 from alloop.structures.structure import Structure
 from benchmarks.evidence.study import Facts, OutOfTime, Place
 
@@ -20,13 +23,23 @@ CAMPAIGN: dict[str, Any] = {
     "posterior": {"samples": 8, "chains_at_once": 4, "warmup_steps": 1500, "mass_steps": 250, "sampling_steps": 500},
     "evaluation": {"frames": 0},
 }
+# At full size: the networks and posteriors of users, and dynamics as long as those that users run.
+LARGE: dict[str, Any] = {
+    "model": {},
+    "posterior": {"samples": 8, "chains_at_once": 0, "warmup_steps": 4000, "mass_steps": 500, "sampling_steps": 1500},
+    "evaluation": {"frames": 0},
+}
+MOST_FORCE = 0.01  # eV/Å, of a relaxed structure
 NEVER = {"force_tolerance_ev_per_angstrom": 1e-6, "accurate_fraction": 1.0, "flat_rounds": 1000}
 SECONDS_BETWEEN_LOOKS = 5.0
+PUBLISHED_SEEDS = 20  # attacks of a generation, Schwalbe-Koda et al. 2021
 
 
 def shared(place: Place) -> Facts:
-    """Sections of all campaigns, brief ones in a miniature."""
+    """Sections of all campaigns, brief ones in a miniature. Attacks have as many seeds as the published recipe at full size."""
     proposals: Facts = {"dynamics": {"timestep_fs": 0.5, "trajectories": 32, "trajectory_steps": 1000}, "attack": {}}
+    if place.full:
+        return LARGE | {"proposals": proposals | {"attack": {"seeds": PUBLISHED_SEEDS}}}
     if not place.quick:
         return CAMPAIGN | {"proposals": proposals}
     few = {"samples": 2, "chains_at_once": 2, "warmup_steps": 12, "mass_steps": 6, "sampling_steps": 12}
@@ -44,20 +57,30 @@ def campaign_file(
     batch: int,
     rounds: int,
     starts_from: tuple[float, ...] = (300,),
+    reactions: bool = False,
 ) -> Facts:
     """Of the `system`, `arm` and `seed` of a cell: `rounds` models, which nothing else stops; `initial` labels of round 0 at
-    the temperatures `starts_from` and `batch` in each round, by the strategy of the arm at `temperature` (K)."""
+    the temperatures `starts_from` and `batch` in each round, by the strategy of the arm at `temperature` (K). Where there are
+    `reactions`, bonds may break."""
     common = shared(place)
     dynamics = common["proposals"]["dynamics"] | {"temperature_kelvin": temperature}
     return common | {
         "name": f"{cell['system']}-{cell['arm']}-{cell['seed']}",
         "seed": cell["seed"],
-        "system": {"structure": "start.xyz"},
+        "system": {"structure": "start.xyz", "reactions": reactions},
         "labeler": LEVEL.model_dump(mode="json"),
         "initial": {"structures": initial, "temperatures_kelvin": list(starts_from)},
         "proposals": common["proposals"] | {"strategy": cell["arm"], "batch": batch, "dynamics": dynamics},
         "stop": NEVER | {"max_rounds": rounds},
     }
+
+
+def relaxed(structure: Structure) -> Structure:
+    """To the nearest minimum of `LEVEL`."""
+    atoms = to_ase(structure)
+    atoms.calc = TBLite(method=LEVEL.method, verbosity=0)
+    BFGS(atoms, logfile=None).run(fmax=MOST_FORCE)
+    return from_ase(atoms)
 
 
 def folder_of(place: Place, study: str, cell: Facts, start: Structure) -> Path:

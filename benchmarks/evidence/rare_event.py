@@ -6,15 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from ase.build import molecule
-from ase.optimize import BFGS
 from numpy.typing import NDArray
-from tblite.ase import TBLite
 
 from alloop.proposals.proposal import Proposal
 from alloop.registry.registry import Registry
-from alloop.structures.convert import from_ase, to_ase
+from alloop.structures.convert import from_ase
 from alloop.structures.structure import Structure
-from benchmarks.evidence.campaigns import LEVEL, campaign_file, folder_of, go_on
+from benchmarks.evidence.campaigns import campaign_file, folder_of, go_on, relaxed
 from benchmarks.evidence.figures import between_seeds, of_seeds
 from benchmarks.evidence.study import Column, Comparison, Facts, Figures, Place, Results
 from benchmarks.frames import rmd17
@@ -32,7 +30,6 @@ COLUMNS = (
 )
 TEMPERATURE, INITIAL, BATCH, ROUNDS = 300.0, 10, 15, 7
 INVERSION_ANGSTROM, TRANSFER_ANGSTROM = 0.15, 0.2
-MOST_FORCE = 0.01  # eV/Å, of the relaxed structure
 Positions = NDArray[np.float64]
 
 
@@ -108,10 +105,7 @@ def _start(system: str, place: Place) -> Structure:
     if system == "ammonia":
         return from_ase(molecule("NH3"))
     folder: Path = place.frames(f"rmd17_{system}_split01.npz").parent
-    atoms = to_ase(rmd17(folder, system, "train", 1).structures[0])
-    atoms.calc = TBLite(method=LEVEL.method, verbosity=0)
-    BFGS(atoms, logfile=None).run(fmax=MOST_FORCE)
-    return from_ase(atoms)
+    return relaxed(rmd17(folder, system, "train", 1).structures[0])
 
 
 def _campaign(cell: Facts, place: Place) -> Facts:

@@ -18,14 +18,16 @@ from alloop.registry.records import PosteriorRecord
 from alloop.registry.registry import Registry
 from alloop.rng import numpy_stream
 from alloop.structures.convert import from_ase
+from alloop.structures.smiles import from_smiles
 from alloop.structures.structure import Structure
-from benchmarks.evidence.campaigns import LEVEL, campaign_file, folder_of, go_on, shared
+from benchmarks.evidence.campaigns import LEVEL, campaign_file, folder_of, go_on, relaxed, shared
 from benchmarks.evidence.rare_event import INVERSION_ANGSTROM, umbrella_height
 from benchmarks.evidence.study import Column, Comparison, Facts, Figures, Lines, Place, Results, core_seconds_here
 from benchmarks.harness import Options, Row
 from flows.assess import calibration_of, committee_of, core_seconds
 from labelers.isolate import LabelPool
 
+HAS_FULL = True
 TITLE = "labels to stable dynamics, by strategy: ammonia and ethanol"
 SEEDS = (11, 12, 13, 14, 15)  # seeds 1 to 3 were looked at while the strategies were made
 DEFAULT, CONTROL = "mixed", "random"
@@ -44,8 +46,9 @@ WANTED_BOUND, VISITED = 0.90, 50
 
 @dataclass(frozen=True)
 class System:
-    """A molecule of ASE's G2 set, at which temperature (K) it is wanted stable and with which force tolerance (eV/Å) on the
-    frames that it visits; the labels of round 0 and of each round, few, so that labels are counted finely; rounds at most."""
+    """A molecule of ASE's G2 set (`name`) or a SMILES string, at which temperature (K) it is wanted stable and with which force
+    tolerance (eV/Å) on the frames that it visits; the labels of round 0 and of each round, few, so that labels are counted
+    finely; rounds at most; whether its bonds may break. `trajectories` of `steps` judge it."""
 
     name: str
     temperature: float
@@ -53,17 +56,30 @@ class System:
     initial: int
     batch: int
     rounds: int
+    reactions: bool = False
+    is_smiles: bool = False
+    trajectories: int = 125
+    steps: int = 2000
 
     @property
     def structure(self) -> Structure:
-        return from_ase(molecule(self.name))
+        """What its campaigns, and the dynamics that judge them, start from."""
+        return relaxed(from_smiles(self.name, seed=1)) if self.is_smiles else from_ase(molecule(self.name))
 
 
 SYSTEMS = {
     "ammonia": System("NH3", 1000.0, 0.2, initial=8, batch=4, rounds=14),
     "ethanol": System("CH3CH2OH", 600.0, 0.2, initial=10, batch=5, rounds=16),
 }
-TRAJECTORIES, STEPS = 125, 2000
+# At full size: 100 trajectories of 100 ps. Malonaldehyde hands its proton over.
+_LONG: Facts = {"initial": 20, "batch": 20, "rounds": 20, "is_smiles": True, "trajectories": 100, "steps": 200_000}
+LARGE = {
+    "malonaldehyde": System("O/C=C\\C=O", 300.0, 0.1, **_LONG, reactions=True),
+    "alanine-dipeptide": System("CC(=O)N[C@@H](C)C(=O)NC", 300.0, 0.1, **_LONG),
+}
+ALL = SYSTEMS | LARGE
+# `dynamics` is threshold dynamics; `adversarial`, with 20 attacks a generation, is the published recipe.
+LARGE_ARMS = dict.fromkeys((DEFAULT, CONTROL, "adversarial", "dynamics", "biased"), SEEDS[:3])
 HOPELESS = 0.75  # of the probe's 32 shorter trajectories stable: with a share of 95 % fewer are met less than once in 10,000
 ROUNDS_A_RUN = 2
 OTHER_SEEDS = 1000
@@ -71,16 +87,16 @@ OTHER_SEEDS = 1000
 
 def settings(place: Place) -> Facts:
     """What all campaigns share, and how their dynamics is judged."""
-    judged = {"trajectories": TRAJECTORIES, "steps": STEPS, "bound": WANTED_BOUND, "visited": VISITED, "hopeless": HOPELESS}
-    systems = {name: asdict(system) for name, system in SYSTEMS.items()}
+    judged = {"bound": WANTED_BOUND, "visited": VISITED, "hopeless": HOPELESS}
+    systems = {name: asdict(system) for name, system in (LARGE if place.full else SYSTEMS).items()}
     return {"campaign": shared(place), "systems": systems, "level": str(LEVEL), **judged}
 
 
 def cells(options: Options) -> list[Facts]:
     """A campaign for each system, seed and arm; those of one seed begin with the same labels."""
     seeds = SEEDS[:1] if options.quick else SEEDS
-    systems = list(SYSTEMS)[:1] if options.quick else SYSTEMS
-    arms = dict.fromkeys((DEFAULT, CONTROL), SEEDS[:1]) if options.quick else ARMS
+    systems = LARGE if options.full else list(SYSTEMS)[:1] if options.quick else SYSTEMS
+    arms = LARGE_ARMS if options.full else dict.fromkeys((DEFAULT, CONTROL), SEEDS[:1]) if options.quick else ARMS
     return [
         {"system": system, "arm": arm, "seed": seed}
         for seed in seeds
@@ -92,7 +108,7 @@ def cells(options: Options) -> list[Facts]:
 
 def measure(cell: Facts, place: Place) -> Lines:
     """A line for each round, up to the second one in a row that reaches the target, or the last."""
-    system = SYSTEMS[cell["system"]]
+    system = ALL[cell["system"]]
     folder = folder_of(place, "stable-md", cell, system.structure)
     lines: Lines = []
     last = 2 if place.quick else system.rounds
@@ -116,14 +132,22 @@ def _file(folder: Path, round: int) -> Path:
 
 
 def _campaign(cell: Facts, place: Place, rounds: int) -> Facts:
-    system = SYSTEMS[cell["system"]]
-    return campaign_file(cell, place, temperature=system.temperature, initial=system.initial, batch=system.batch, rounds=rounds)
+    system = ALL[cell["system"]]
+    return campaign_file(
+        cell,
+        place,
+        temperature=system.temperature,
+        initial=system.initial,
+        batch=system.batch,
+        rounds=rounds,
+        reactions=system.reactions,
+    )
 
 
 def _judged(folder: Path, cell: Facts, place: Place, round: int) -> Figures:
     """Dynamics under the posterior of this round, each trajectory on the surface of one sample. Where the probe of the campaign
     came apart too often, the target is out of reach, and nothing is run."""
-    system = SYSTEMS[cell["system"]]
+    system = ALL[cell["system"]]
     name = _campaign(cell, place, round)["name"]
     with Registry.open(folder / f"{name}.db") as registry:
         record = registry.posterior(name, round)
@@ -171,12 +195,12 @@ def _of_registry(folder: Path, cell: Facts, place: Place, round: int, judged: Fi
 def _dynamics(registry: Registry, name: str, record: PosteriorRecord, system: System, place: Place) -> ProbeResult:
     """Langevin dynamics of 1 ps from the start structure, in streams that no campaign has."""
     config = registry.campaign(name).config
-    trajectories, steps = (4, 20) if place.quick else (TRAJECTORIES, STEPS)
+    trajectories, steps = (4, 20) if place.quick else (system.trajectories, system.steps)
     longer = {"trajectories": trajectories, "trajectory_steps": steps}
     proposals = config.proposals.model_copy(update={"dynamics": config.proposals.dynamics.model_copy(update=longer)})
     committee, labels = committee_of(record, calibration_of(registry, record)), registry.training_set(record.training_set)
     start, seed = [system.structure], config.seed + OTHER_SEEDS
-    return probe(committee, start, proposals, reactions=False, labels=labels, seed=seed)
+    return probe(committee, start, proposals, reactions=system.reactions, labels=labels, seed=seed)
 
 
 def _force_rmse(structures: Sequence[Structure], forces: Sequence[np.ndarray]) -> float:
@@ -210,7 +234,7 @@ def comparisons(done: Results, place: Place) -> list[Comparison]:
     found = []
     for system in sorted({cell["system"] for cell, _ in done.cells}):
         theirs, _ = labels_to_target(done, system, CONTROL)
-        for arm in (each for each in ARMS if each != CONTROL):
+        for arm in (each for each in LARGE_ARMS if each != CONTROL):
             ours, never = labels_to_target(done, system, arm)
             if not ours:
                 continue

@@ -1,16 +1,22 @@
 """Labels to stable dynamics: what is counted, and what a campaign that never got there counts for."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 from ase.build import molecule
+from tblite.ase import TBLite
 
+from alloop.config import load_config
 from alloop.proposals.proposal import Proposal, Strategy
+from alloop.structures.convert import to_ase
 from alloop.structures.structure import Structure
 from alloop.training.training_set import Purpose
 from benchmarks.evidence import rare_event, stable_md
+from benchmarks.evidence.campaigns import LEVEL, MOST_FORCE
 from benchmarks.evidence.study import Place, Results
+from benchmarks.harness import Options
 
 PLACE = Place(folder=None, data=None)  # pyright: ignore[reportArgumentType]
 
@@ -65,6 +71,28 @@ def test_an_arm_that_never_got_there_meets_nothing_and_a_control_counts_with_wha
     )
     (found,) = stable_md.comparisons(theirs, PLACE)
     assert found.difference == pytest.approx(14 / 20)
+
+
+def test_campaigns_of_full_size_can_be_run(tmp_path):
+    """They take a GPU; their files are valid here, and the published recipe has 20 attacks a generation."""
+    place = Place(folder=tmp_path, data=None, full=True)
+    cells = stable_md.cells(Options(choices={"full": True}))
+    assert {cell["system"] for cell in cells} == {"malonaldehyde", "alanine-dipeptide"}
+    for cell in cells:
+        (tmp_path / "start.xyz").touch()
+        file = tmp_path / "campaign.yaml"
+        file.write_text(json.dumps(stable_md._campaign(cell, place, 3)), encoding="utf-8")
+        config = load_config(file)
+        assert config.proposals.strategy == cell["arm"]
+        assert config.proposals.attack.seeds == config.proposals.batch == 20
+
+
+@pytest.mark.parametrize("name", ["malonaldehyde", "alanine-dipeptide"])
+def test_start_structures_of_full_size_are_minima_of_the_labeler(name):
+    pytest.importorskip("rdkit")
+    atoms = to_ase(stable_md.LARGE[name].structure)
+    atoms.calc = TBLite(method=LEVEL.method, verbosity=0)
+    assert np.linalg.norm(atoms.get_forces(), axis=1).max() < MOST_FORCE
 
 
 def test_the_inversion_of_ammonia_has_its_barrier_in_the_plane():
