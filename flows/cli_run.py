@@ -1,17 +1,23 @@
 """Commands that work on a campaign: `run`, `round`, `label`, `demo`."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from alloop.errors import AlloopError
+from alloop.errors import AlloopError, CampaignBusyError
 from alloop.files import said_if_unwritable, write_atomically
 from flows.cli_write import TEMPLATES
 from flows.interrupt import before_the_end, stoppable
 
+if TYPE_CHECKING:
+    from flows.wiring import CampaignRef
+
+T = TypeVar("T")
 CampaignFile = Annotated[Path, typer.Argument(help="The campaign file, NAME.yaml.")]
 
 
@@ -56,22 +62,25 @@ def label(
     file: CampaignFile,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many labels; all that wait if left out.")] = None,
 ) -> None:
-    """Compute labels that wait in the queue, nothing else."""
+    """Compute labels that wait in the queue, nothing else; by a Prefect run, as all labels are."""
     from flows.admission import refuse_changed
-    from flows.cli_progress import shown_progress
-    from flows.labeling import Share, label_waiting
-    from flows.progress import Step
     from flows.settings import load_settings
-    from flows.wiring import current_round, opened, prepared
+    from flows.wiring import opened, prepared
 
     settings = load_settings()
-    refuse_changed(prepared(file, settings), settings)
-    with opened(file) as (registry, ref), shown_progress(), _stoppable(file):
-        voice = Step(ref.campaign, current_round(registry, ref.campaign), "label")
-        tally = label_waiting(registry, ref.campaign, settings, voice, Share(limit=limit))
+    campaign = prepared(file, settings)
+    refuse_changed(campaign, settings)
+
+    def chunk() -> Callable[[], dict[str, int]]:
+        from flows.label_batch import LabelBatch, label_batch
+
+        return partial(label_batch, LabelBatch(**campaign.ref.model_dump(), limit=limit))
+
+    tally = _under_prefect(file, campaign.ref, chunk)
+    with opened(file) as (registry, ref):
         due = registry.retraining_due(ref.campaign)
-    typer.echo(f"{tally.complete} labeled, {tally.failed} attempts failed")
-    if not (tally.complete or tally.failed or due):
+    typer.echo(f"{tally['complete']} labeled, {tally['failed']} attempts failed")
+    if not (tally["complete"] or tally["failed"] or due):
         typer.echo(f"no label waits; to propose the next ones and leave them in the queue: alloop round --no-label {file}")
     if due:
         typer.echo(f"new labels call for retraining: alloop run {file}")
@@ -108,31 +117,57 @@ def _fresh_folder(directory: Path, name: str) -> Path:
 
 
 def _carry_out(file: Path, *, rounds: int, labeling: bool = True) -> dict[str, Any]:
-    """Check everything that can be checked at once, then run rounds under Prefect; the outcome of the last one."""
+    """Check everything that can be checked at once, then run rounds under Prefect; the outcome of the last one. Ends the
+    command with 0 where another process runs the campaign."""
     from flows.admission import admit
-    from flows.cli_progress import shown_progress
-    from flows.server import join_server, prefect_server
+    from flows.server import join_server
     from flows.settings import load_settings
     from flows.wiring import prepared
 
     settings = load_settings()
     campaign = prepared(file, settings)
-    stopped = admit(campaign, settings)
-    if stopped is not None:
-        return {"round": None, "stop": stopped.stop, "sentence": stopped.sentence}
-    typer.echo(f"campaign {campaign.config.name}: starting (Prefect server, PyTorch)", err=True)
-    if settings.label_pool is not None:
-        join_server()  # its workers cannot reach a server of this process
-    server = prefect_server(Path(campaign.ref.files) / "prefect")
+    with _left_to_another(file):
+        stopped = admit(campaign, settings)
+        if stopped is not None:
+            return {"round": None, "stop": stopped.stop, "sentence": stopped.sentence}
+        typer.echo(f"campaign {campaign.config.name}: starting (Prefect server, PyTorch)", err=True)
+        if settings.label_pool is not None:
+            join_server()  # its workers cannot reach a server of this process
+
+        def campaign_flow() -> Callable[[], dict[str, Any]]:
+            from flows.campaign import run_campaign
+
+            return partial(run_campaign, campaign.ref, rounds, labeling)
+
+        return _under_prefect(file, campaign.ref, campaign_flow)
+
+
+@contextmanager
+def _left_to_another(file: Path) -> Iterator[None]:
+    """Of several that want the same round one gets it; what the others were asked for is under way, which is no error (F6)."""
+    try:
+        yield
+    except CampaignBusyError as error:
+        typer.echo(f"nothing to do here: {error.came}")
+        typer.echo(f"to see how far it is: alloop status {file}; to run it here: {error.do}")
+        raise typer.Exit from None
+
+
+def _under_prefect(file: Path, ref: "CampaignRef", load: Callable[[], Callable[[], T]]) -> T:
+    """What the flow that `load` imports returns, with a Prefect server that starts meanwhile."""
+    from flows.server import prefect_server
+
+    server = prefect_server(Path(ref.files) / "prefect")
     before_the_end(server.kill)
     import httpx
 
-    from flows.campaign import run_campaign  # heavy; the server starts meanwhile
+    from flows.cli_progress import shown_progress
 
+    flow = load()
     server.wait()
     with shown_progress(), _stoppable(file):
         try:
-            return run_campaign(campaign.ref, rounds, labeling)
+            return flow()
         except httpx.HTTPError as error:
             raise AlloopError(
                 f"the Prefect server at {server.api_url}",

@@ -197,6 +197,7 @@ def test_by_the_round_interrupted_and_killed_it_ends_as_if_nothing_had_happened(
     file = _written(tmp_path / "campaign")
     assert "wait in the queue" in _run("round", file, server, "--no-label")[0]
     assert _run("label", file, server, "--limit", "5")[0].startswith("5 labeled")
+    assert {"p4 / all rounds / chunk 0"} <= {run["name"] for run in _listed(server, "flow_runs")}, "labels by a Prefect run"
     _written(tmp_path / "campaign", CAMPAIGN.replace("seed: 3", "seed: 77"))
     changed = _start("label", file, server)
     said = changed.communicate(timeout=60)[1]
@@ -211,9 +212,16 @@ def test_by_the_round_interrupted_and_killed_it_ends_as_if_nothing_had_happened(
     both = [_start("run", file, server) for _ in range(2)]
     _wait_until(lambda: any(each.poll() is not None for each in both), 60, "two ran at once")
     second, first = sorted(both, key=lambda each: each.poll() is None)
-    _, said = second.communicate(timeout=60)
-    assert second.returncode == 6, said
-    assert f"process {first.pid} on" in said
+    out, said = second.communicate(timeout=60)
+    assert second.returncode == 0, said
+    assert f"nothing to do here: process {first.pid} on" in out
+    _written(tmp_path / "campaign", CAMPAIGN.replace("max_rounds: 2", "max_rounds: 3"))
+    changed = _start("run", file, server)
+    said = changed.communicate(timeout=60)[1]
+    assert changed.returncode == 5, "what it was asked for, nobody does"
+    assert f"as process {first.pid} on" in said
+    assert "stop.max_rounds: 2 -> 3" in said
+    _written(tmp_path / "campaign")
     os.killpg(first.pid, signal.SIGINT)
     _, said = first.communicate(timeout=60)
     assert first.returncode == 130, said

@@ -1,4 +1,4 @@
-"""The label step with real processes: killed, interrupted, raced, and nothing is lost or computed again."""
+"""Labels by hand with real processes: killed, interrupted, raced, and nothing is lost or computed again."""
 
 import os
 import random
@@ -22,13 +22,16 @@ from alloop.training.training_set import Purpose
 
 ALLOOP = [sys.executable, "-c", "from flows.cli import main; main()"]
 LABELS = 80
+PATIENCE_SECONDS = 200.0
 WATER = "3\n\nO 0.0 0.0 0.0\nH 0.96 0.0 0.0\nH -0.24 0.93 0.0\n"
 
 
 @pytest.fixture
-def campaign(tmp_path: Path, registry_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+def campaign(tmp_path: Path, registry_url: str, server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A campaign of 80 slow scripted labels, of which every third fails once, waiting in the queue."""
     monkeypatch.setenv("ALLOOP_DATABASE", registry_url)
+    for name, value in server.items():
+        monkeypatch.setenv(name, value)
     (tmp_path / "water.xyz").write_text(WATER)
     file = tmp_path / "water.yaml"
     file.write_text(
@@ -78,7 +81,7 @@ def _check_each_label_once(count: int) -> None:
 def _wait_until_at_work(process: subprocess.Popen[str]) -> None:
     with _registry() as registry:
         registry.expire(dead=is_dead_here)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             assert process.poll() is None, process.communicate()
             if registry.label_counts("water")[LabelStatus.LEASED]:
@@ -88,14 +91,14 @@ def _wait_until_at_work(process: subprocess.Popen[str]) -> None:
 
 def _finish(file: Path) -> None:
     process = _start(file)
-    said = process.communicate(timeout=60)
+    said = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, said
 
 
 def test_killed_many_times_every_label_is_computed_once(campaign: Path, registry_url: str) -> None:
     seed = 11
     moments = random.Random(seed)
-    for _ in range(3 if registry_url.startswith("postgresql") else 10):  # starting the command is what takes long
+    for _ in range(2 if registry_url.startswith("postgresql") else 5):  # starting the command is what takes long
         process = _start(campaign)
         _wait_until_at_work(process)
         time.sleep(moments.uniform(0.0, 0.2))
@@ -111,7 +114,7 @@ def test_interrupted_it_gives_its_leases_back(campaign: Path) -> None:
     process = _start(campaign)
     _wait_until_at_work(process)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     assert "stopped; run again to go on" in said
     with _registry() as registry:
@@ -122,7 +125,7 @@ def test_interrupted_it_gives_its_leases_back(campaign: Path) -> None:
 
 def test_two_at_once_share_the_queue(campaign: Path) -> None:
     pair = [_start(campaign), _start(campaign)]
-    outputs = [process.communicate(timeout=60) for process in pair]
+    outputs = [process.communicate(timeout=PATIENCE_SECONDS) for process in pair]
     assert [process.returncode for process in pair] == [0, 0], outputs
     assert sum(int(out.split()[0]) for out, _ in outputs) == LABELS
     _check_each_label_once(LABELS)
@@ -130,7 +133,7 @@ def test_two_at_once_share_the_queue(campaign: Path) -> None:
 
 def test_a_limit_is_kept(campaign: Path) -> None:
     process = _start(campaign, "--limit", "5")
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_SECONDS)
     with _registry() as registry:
         counts = registry.label_counts("water")
     assert process.returncode == 0
