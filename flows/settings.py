@@ -33,6 +33,12 @@ class Settings(BaseSettings):
     compiled: bool = Field(default=False, description="compile the sampler's gradient; worth its minutes in long chains")
     label_wall_seconds: float = Field(default=3600.0, gt=0, description="a label that takes longer is stopped")
     label_memory_mib: int = Field(default=4000, gt=0, description="memory that a label may use")
+    ase_factories: str = Field(
+        default="", description="factories that `program: ase` may call here beside ASE's own few, between commas"
+    )
+    state: str = Field(
+        default="~/.local/state/alloop", description="folder for results that PostgreSQL did not take, until it does"
+    )
     lease_seconds: float = Field(default=90.0, gt=0, description="a worker unheard of for this long has lost its labels")
     heartbeat_seconds: float = Field(default=15.0, gt=0, description="time from one sign of life of a worker to the next")
     debug: bool = Field(default=False, description="show tracebacks")

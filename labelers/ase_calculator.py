@@ -1,10 +1,12 @@
-"""Any ASE calculator, made by a factory that the level of theory names as "package.module:callable".
+"""An ASE calculator, made by a factory that the level of theory names as "package.module:callable".
 
+A campaign file must not choose what runs here: a factory is imported only where it is on the list of this machine.
 Charge and spin are handed over in both habits: `atoms.info["charge"]` and `["spin"]` (2S + 1), and initial charges and
 magnetic moments that add up to the charge and to the number of unpaired electrons.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -23,6 +25,18 @@ from alloop.structures.structure import MAX_ATOMIC_NUMBER, Structure
 if TYPE_CHECKING:
     from ase import Atoms
 
+# Calculators that compute in this process from numbers alone: no command, no file, no address among their arguments.
+FACTORIES = frozenset(
+    {
+        "ase.calculators.emt:EMT",
+        "ase.calculators.lj:LennardJones",
+        "ase.calculators.morse:MorsePotential",
+        "ase.calculators.tip3p:TIP3P",
+        "ase.calculators.tip4p:TIP4P",
+    }
+)
+# What else whoever runs this machine allows: factories between commas.
+ALLOWED_VARIABLE = "ALLOOP_ASE_FACTORIES"
 # What the calculator behind the factory can do is known only when it is asked; what it cannot do, it says then.
 CAPABILITIES = Capabilities(
     elements=frozenset(range(1, MAX_ATOMIC_NUMBER + 1)),
@@ -68,14 +82,21 @@ def labeler(level: LevelOfTheory) -> AseLabeler:
     return AseLabeler(level)
 
 
-def _factory(path: str) -> Callable[..., Any]:
-    """The callable that `path` names. Raises `MissingExtraError` where it cannot be imported, `UnsupportedError` otherwise.
+def _allowed() -> frozenset[str]:
+    named = os.environ.get(ALLOWED_VARIABLE, "").split(",")
+    return FACTORIES | {each.strip() for each in named if each.strip()}
 
-    The standard library is refused: it holds no calculator, and much that a campaign file should not start.
-    """
+
+def _factory(path: str) -> Callable[..., Any]:
+    """The callable that `path` names. Raises `MissingExtraError` where it is not on the list of this machine, which another
+    machine may have, or cannot be imported; `UnsupportedError` where it is no callable."""
+    if path not in _allowed():
+        raise MissingExtraError(
+            f"an ASE calculator that this machine allows: {', '.join(sorted(_allowed()))}",
+            path,
+            f"allow it where labels are computed, if you trust its code: export {ALLOWED_VARIABLE}={path}",
+        )
     module_name, name = path.split(":")
-    if module_name.split(".")[0] in sys.stdlib_module_names:
-        raise UnsupportedError("the factory of an ASE calculator", path, "name one like ase.calculators.emt:EMT")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

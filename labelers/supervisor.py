@@ -20,6 +20,7 @@ from typing import Any
 
 from alloop.labels.label import FailureKind, LabelFailure
 from alloop.labels.labeler import Resources
+from labelers.ase_calculator import ALLOWED_VARIABLE
 from labelers.jobs import output_tail
 from labelers.worker import EXIT_OF_SIGNAL, LEAVES
 
@@ -258,7 +259,8 @@ class Supervisor(threading.Thread):
 
 def _environment(resources: Resources, scratch: str) -> dict[str, str]:
     threads = dict.fromkeys(THREAD_VARIABLES, str(resources.threads))
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(KEPT_FROM_WORKERS)}
+    kept = {name for name in os.environ if name.startswith(KEPT_FROM_WORKERS)} - {ALLOWED_VARIABLE}
+    inherited = {name: value for name, value in os.environ.items() if name not in kept}
     return {**inherited, **SETTINGS, **threads, **dict.fromkeys(SCRATCH_VARIABLES, scratch)}
 
 

@@ -89,7 +89,7 @@ def _of_lattice(lattice: Lattice) -> list[str]:
 
 
 class AseLevel(_Level):
-    """Any ASE calculator, made by calling `factory` ("package.module:callable") with `arguments`."""
+    """An ASE calculator that the machine allows, made by calling `factory` ("package.module:callable") with `arguments`."""
 
     program: Literal["ase"] = "ase"
     factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:callable")

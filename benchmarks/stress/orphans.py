@@ -19,6 +19,7 @@ from benchmarks.postgresql import ROOT
 from benchmarks.stress.fault import FILES, Counts, Figure, Place, Stress
 from benchmarks.stress.hazards import SLEEP_SECONDS
 from benchmarks.stress.queues import WATER
+from labelers.ase_calculator import ALLOWED_VARIABLE
 from labelers.isolate import LabelPool
 
 WORKERS, STARTED = 2, 2  # and how many processes each worker starts
@@ -114,6 +115,7 @@ def _words(pid: int, file: str) -> bytes:
 
 
 def main() -> None:
+    os.environ[ALLOWED_VARIABLE] = LEVEL.factory
     with LabelPool[int](processes=WORKERS) as pool:
         for key in range(2 * WORKERS):
             pool.submit(key, LabelRequest(WATER, LEVEL))

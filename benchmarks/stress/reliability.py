@@ -161,6 +161,7 @@ PROOFS = (
         tests=(
             "tests/security/test_yaml.py::test_nothing_runs_and_all_are_refused",
             "tests/security/test_yaml.py::test_none_takes_long_or_much",
+            "tests/security/test_calculators.py::test_a_calculator_that_starts_a_shell_is_not_made_until_it_is_allowed",
         ),
         done="tags, calls, factories, aliases, depth, length, encodings",
     ),

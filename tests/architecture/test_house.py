@@ -30,8 +30,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 }
 # Pickles never touch a disk: jobs and results cross the pipe between a pool and the worker it started.
 PICKLE_EXCEPTIONS = {"labelers/isolate.py", "labelers/worker.py"}
-# Who may read the environment: where a process begins, and where it starts another.
-ENVIRONMENT = ("flows/", "labelers/supervisor.py")
+# Who may read the environment: where a process begins, where it starts another, and what may be called in there.
+ENVIRONMENT = ("flows/", "labelers/supervisor.py", "labelers/ase_calculator.py")
 PICKLERS = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 PUBLIC_HOSTS = {"arxiv.org", "doi.org", "github.com", "json-schema.org", "pyscf.org", "www.vasp.at", "www.w3.org"}
 LOOPBACK = "127.0.0.1"

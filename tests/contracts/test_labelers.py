@@ -12,6 +12,7 @@ from alloop.labels.label import Label, LabelFailure, LabelRequest
 from alloop.labels.labeler import Labeler, Resources
 from alloop.labels.level_of_theory import AseLevel, LevelOfTheory, PyscfLevel, QcengineLevel, ScriptedLevel, TbliteLevel
 from alloop.structures.structure import Structure
+from labelers.ase_calculator import ALLOWED_VARIABLE
 from labelers.attempt import attempt
 from labelers.catalog import availability, check_request, labeler_for
 
@@ -44,6 +45,11 @@ CELLS = {
     "ase-emt": AseLevel(factory="ase.calculators.emt:EMT"),
     "ase-tblite": AseLevel(factory="tblite.ase:TBLite", arguments={"method": "GFN1-xTB", "verbosity": 0}),
 }
+
+
+@pytest.fixture(autouse=True)
+def tblite_by_ase_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALLOWED_VARIABLE, TBLITE_BY_ASE.factory)
 
 
 @pytest.fixture(params=CASES)

@@ -16,10 +16,12 @@ from alloop.labels.labeler import Resources
 from alloop.labels.level_of_theory import AseLevel, LevelOfTheory, ScriptedLevel, TbliteLevel
 from alloop.structures.structure import Structure
 from benchmarks.stress.orphans import STARTED, alive_under, started_under, wait_until
+from labelers.ase_calculator import ALLOWED_VARIABLE
 from labelers.dynamics import Dynamics, sample_dynamics
 from labelers.isolate import LabelPool
 
 CRASH = ScriptedLevel(fail_every=1, failures=("crash",))
+HAZARDS = ("Bomb", "Leak", "Talker", "Teller", "Litter", "Probe", "Parent")
 HANG = ScriptedLevel(fail_every=1, failures=("hang",))
 
 
@@ -32,6 +34,11 @@ def pool() -> Iterator[LabelPool[int]]:
 def requests(count: int, water: Structure, level: LevelOfTheory) -> list[LabelRequest]:
     moves = np.random.default_rng(3).normal(scale=0.03, size=(count, 3, 3))
     return [LabelRequest(water.with_positions(water.positions + move), level) for move in moves]
+
+
+@pytest.fixture(autouse=True)
+def hazards_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALLOWED_VARIABLE, ", ".join(f"benchmarks.stress.hazards:{name}" for name in HAZARDS))
 
 
 def hazard(name: str, water: Structure) -> LabelRequest:

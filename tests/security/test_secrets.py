@@ -96,6 +96,7 @@ def test_a_campaign_leaves_them_nowhere(
     address = make_url(postgresql_url).set(password=secrets[-1]).render_as_string(hide_password=False)
     monkeypatch.setenv("ALLOOP_DATABASE", address)
     monkeypatch.setenv("ALLOOP_LABEL_WORKERS", "1")
+    monkeypatch.setenv("ALLOOP_ASE_FACTORIES", "benchmarks.stress.hazards:Teller")
     monkeypatch.setenv("CANARY_OF_THE_TEST", TOLD)
     (tmp_path / "water.xyz").write_text(WATER)
     file = tmp_path / "water.yaml"

@@ -9,6 +9,7 @@ from alloop.labels.label import FailureKind, Label, LabelFailure, LabelRequest
 from alloop.labels.labeler import Availability, Resources
 from alloop.labels.level_of_theory import AseLevel, PyscfLevel, ScriptedLevel, TbliteLevel
 from alloop.structures.structure import Structure
+from labelers.ase_calculator import ALLOWED_VARIABLE
 from labelers.attempt import attempt, guarded, is_out_of_memory
 from labelers.catalog import availability, check_request, labeler_for
 from labelers.scripted import CAPABILITIES, scripted_action
@@ -83,17 +84,19 @@ def test_one_structure_in_so_many_is_scripted_to_fail(water: Structure) -> None:
     assert {scripted_action(level, LabelRequest(each, level, attempt=2)) for each in structures} == {None}
 
 
-def test_a_factory_that_is_none_is_refused(water: Structure) -> None:
+def test_a_factory_that_is_none_is_refused(water: Structure, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing, typo = "no_such_package.calculator:Calculator", "ase.calculators.emt:EmtTypo"
+    monkeypatch.setenv(ALLOWED_VARIABLE, f"{missing}, {typo}")
     for factory, word in (
-        ("os:system", "name one like"),
-        ("no_such_package.calculator:Calculator", "install 'no_such_package'"),
-        ("ase.calculators.emt:EmtTypo", "check the factory path"),
+        ("os:system", f"export {ALLOWED_VARIABLE}=os:system"),
+        (missing, "install 'no_such_package'"),
+        (typo, "check the factory path"),
     ):
         found = availability(AseLevel(factory=factory))
         assert not found.available
         assert word in found.reason
-    wrong = AseLevel(factory="ase.calculators.lj:LennardJones", arguments={"no": 1})
-    found = attempt(labeler_for(AseLevel(factory="math:sqrt")), LabelRequest(water, wrong), Resources())
+    wrong = AseLevel(factory="ase.calculators.tip3p:TIP3P", arguments={"no": 1})
+    found = attempt(labeler_for(wrong), LabelRequest(water, wrong), Resources())
     assert isinstance(found, LabelFailure)
     assert found.kind is FailureKind.INPUT
 

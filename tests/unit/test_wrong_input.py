@@ -201,6 +201,8 @@ def test_a_missing_extra_names_its_install_line(tmp_path: Path, alloop: Alloop, 
     _check(alloop("init", "ethanol", "--smiles", "CCO"), 4, "pip install 'alloop[smiles]'")
     assert not (tmp_path / "ethanol.yaml").exists()
     factory = "{program: ase, factory: 'mycalculators:Potential'}"
+    _check(alloop("run", _campaign(tmp_path, labeler=factory)), 4, "export ALLOOP_ASE_FACTORIES=mycalculators:Potential")
+    monkeypatch.setenv("ALLOOP_ASE_FACTORIES", "mycalculators:Potential")
     _check(alloop("run", _campaign(tmp_path, labeler=factory)), 4, "put the folder of mycalculators.py on PYTHONPATH")
 
 
