@@ -60,8 +60,10 @@ def gate(registry: Registry, ref: CampaignRef, round: int, settings: Settings, s
 
 
 def _complete(registry: Registry, ref: CampaignRef, config: CampaignConfig) -> list[LabelRecord]:
-    level_id = config.labeler.level_id
-    return [each for each in registry.labels(ref.campaign, LabelStatus.COMPLETE) if each.level_id == level_id]
+    """What there is to check: not what a person has looked at and taken back."""
+    level_id, taken_back = config.labeler.level_id, registry.restored(ref.campaign)
+    found = registry.labels(ref.campaign, LabelStatus.COMPLETE)
+    return [each for each in found if each.level_id == level_id and each.label_id not in taken_back]
 
 
 def _pool(settings: Settings) -> LabelPool[int]:

@@ -76,6 +76,12 @@ def shown_url(url: URL) -> str:
     return url.set(query=query).render_as_string(hide_password=True)
 
 
+def address_of(url: URL) -> str:
+    """Which database it is, whoever asks: host, port and name, or the path of the file."""
+    host, port = url.host or url.query.get("host", ""), url.port or url.query.get("port", "")
+    return str(url.database) if url.get_dialect().name == "sqlite" else f"postgresql {host} {port} {url.database}"
+
+
 def file_system_of(path: Path, mounts: str) -> str:
     """Type of the file system that holds `path` (absolute, resolved), read from the text of /proc/mounts."""
     best, found = "", ""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import distinct, func, select
+from sqlalchemy import case, distinct, func, select
 from sqlalchemy.orm import Session
 
 from alloop.registry.campaigns import find_campaign
@@ -27,6 +27,10 @@ def label_counts(session: Session, campaign: str, round: int | None) -> dict[Lab
         query = query.where(ProposalRow.round == round)
     counted: dict[LabelStatus, int] = dict(session.execute(query).tuples().all())
     return {status: counted.get(status, 0) for status in LabelStatus}
+
+
+def has_label(session: Session, label_id: str) -> bool:
+    return session.scalar(select(LabelRow.label_id).where(LabelRow.label_id == label_id)) is not None
 
 
 def label_records(session: Session, campaign: str, status: LabelStatus | None) -> list[LabelRecord]:
@@ -62,6 +66,21 @@ def audited(session: Session, campaign: str, spec: str) -> set[str]:
             AttemptRow.token == spec,
         )
         .distinct()
+    )
+    return set(session.scalars(query))
+
+
+def restored(session: Session, campaign: str) -> set[str]:
+    """Labels of a campaign that a person took back since they were computed or imported: checks leave these alone."""
+    results = (AttemptOutcome.COMPLETE, AttemptOutcome.IMPORTED)
+    taken_back = func.max(case((AttemptRow.outcome == AttemptOutcome.RESTORED, AttemptRow.attempt_id)))
+    computed = func.max(case((AttemptRow.outcome.in_(results), AttemptRow.attempt_id), else_=0))
+    query = (
+        select(AttemptRow.label_id)
+        .join(ProposalRow, ProposalRow.label_id == AttemptRow.label_id)
+        .where(ProposalRow.campaign_id == find_campaign(session, campaign).campaign_id)
+        .group_by(AttemptRow.label_id)
+        .having(taken_back > computed)
     )
     return set(session.scalars(query))
 

@@ -32,7 +32,7 @@ from alloop.registry import (
 )
 from alloop.registry.blobs import BlobStore
 from alloop.registry.bulk_labels import LabelArrays
-from alloop.registry.engine import make_engine, mapped_errors, registry_url, writer
+from alloop.registry.engine import address_of, make_engine, mapped_errors, registry_url, writer
 from alloop.registry.holders import Holder
 from alloop.registry.imports import ImportTally, LabeledRequest
 from alloop.registry.records import (
@@ -79,6 +79,16 @@ class Registry:
         database = Path(str(url.database))
         named = database.with_name(f"{database.name.removesuffix('.db')}.files")
         return cls(engine, BlobStore(files or named))
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is in a file, on this machine."""
+        return self._engine.dialect.name == "sqlite"
+
+    @property
+    def address(self) -> str:
+        """Which database this is, without who asks."""
+        return address_of(self._engine.url)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -208,6 +218,9 @@ class Registry:
     def label_counts(self, campaign: str, round: int | None = None) -> dict[LabelStatus, int]:
         return self._read(labels.label_counts, campaign, round)
 
+    def has_label(self, label_id: str) -> bool:
+        return self._read(labels.has_label, label_id)
+
     def labels(self, campaign: str, status: LabelStatus | None = None) -> list[LabelRecord]:
         return self._read(labels.label_records, campaign, status)
 
@@ -240,6 +253,10 @@ class Registry:
     def audited(self, campaign: str, spec: str) -> set[str]:
         """The labels of a campaign that the audit `spec` has looked at."""
         return self._read(labels.audited, campaign, spec)
+
+    def restored(self, campaign: str) -> set[str]:
+        """The labels of a campaign that a person took back since they were computed or imported."""
+        return self._read(labels.restored, campaign)
 
     def import_labels(self, batch: Sequence[LabeledRequest], source: str, *, computed: bool = False) -> ImportTally:
         """Store labels that were not computed through the queue, once; `source` is a digest of where they came from.

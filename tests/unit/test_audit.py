@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alloop.config import CampaignConfig
+from alloop.config import CampaignConfig, parse_config
 from alloop.labels.audit import Finding, direction_of, displaced_structures, finding, is_chosen, turned
+from alloop.labels.checks import isolated_atom
 from alloop.labels.label import Label, LabelRequest
 from alloop.labels.level_of_theory import LevelOfTheory, ScriptedLevel, TbliteLevel
 from alloop.labels.noise import estimate_noise
 from alloop.proposals.proposal import Proposal
 from alloop.registry.holders import this_process
+from alloop.registry.imports import LabeledRequest
+from alloop.registry.records import Review
 from alloop.registry.registry import Registry
 from alloop.registry.status import AttemptOutcome, LabelStatus
 from alloop.structures.structure import Structure
@@ -67,6 +70,7 @@ def audited(structure: Structure, made: Label, level: LevelOfTheory, seed: int =
     return finding(structure, made, level, direction, energies)
 
 
+ATOMS = {1: -13.6, 8: -2040.0}  # eV
 CASES = [(ETHANOL, ScriptedLevel()), (ETHANOL, TbliteLevel()), (SILICON, TbliteLevel(method="GFN1-xTB"))]
 
 
@@ -131,6 +135,37 @@ def test_noise_is_found_as_large_as_it_is() -> None:
     assert noise.energy_ev_per_atom == pytest.approx(0.001, rel=0.18)
     assert noise.force_ev_per_angstrom == pytest.approx(0.02, rel=0.05)
     assert estimate_noise([]) is None
+
+
+def test_a_restored_label_stays_restored_whatever_the_window_says(
+    tmp_path: Path, water: Structure, rattled: Callable[..., Sequence[Proposal]]
+) -> None:
+    pytest.importorskip("pyscf")
+    ref = CampaignRef(campaign="water", database=str(tmp_path / "water.db"), files=str(tmp_path / "water.files"))
+    config = parse_config({"name": "water", "system": {"structure": "water.xyz"}, "labeler": "pyscf"})
+    settings = Settings(label_workers=1)
+    with Registry.open(tmp_path / "water.db", create=True) as registry:
+        registry.create_campaign(config, [water])
+        registry.propose("water", 0, rattled(3), config.labeler)
+        known = [(isolated_atom(number), Label(energy, np.zeros((1, 3)), None, 0.1)) for number, energy in ATOMS.items()]
+        batch = [LabeledRequest(LabelRequest(atom, config.labeler), made) for atom, made in known]
+        registry.import_labels(batch, "isolated-atom", computed=True)
+        for place, claim in enumerate(registry.claim(this_process(), limit=3, lease_seconds=60)):
+            energy = ATOMS[8] + 2 * ATOMS[1] + (200.0 if place == 0 else -10.0)
+            registry.commit(claim, Label(energy, np.zeros((3, 3)), None, 0.1))
+        assert gate(registry, ref, 0, settings, share=0.0).quarantined == 1
+        (aside,) = registry.labels("water", LabelStatus.QUARANTINED)
+        assert "no arrangement of these atoms" in (aside.message or "")
+        registry.restore(aside.label_id, Review("the zero of energy is another", "a person"))
+        assert gate(registry, ref, 0, settings, share=0.0) == GateTally(0, 0, 0)
+        assert registry.labels("water", LabelStatus.QUARANTINED) == []
+        history = registry.attempts(aside.label_id)
+        assert [each.outcome for each in history] == [
+            AttemptOutcome.COMPLETE,
+            AttemptOutcome.QUARANTINED,
+            AttemptOutcome.RESTORED,
+        ]
+        assert [each.provenance.get("by") for each in history[1:]] == ["the window", "a person"]
 
 
 def test_the_gate_quarantines_what_is_unsound_once(

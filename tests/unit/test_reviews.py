@@ -93,6 +93,21 @@ def test_what_cannot_be_reviewed_is_said(queue: Registry) -> None:
     assert outcomes(queue, waiting) == []
 
 
+def test_checks_leave_alone_what_was_restored_until_it_is_computed_anew(queue: Registry) -> None:
+    first, second, third = (claim.label_id for claim in computed(queue, 3))
+    waiting = queue.claim(this_process(), limit=1, lease_seconds=60)[0]
+    queue.fail(waiting, LabelFailure(FailureKind.CONVERGENCE, "no"))
+    queue.restore(waiting.label_id, WHY)
+    queue.quarantine(first, WHY)
+    queue.restore(first, WHY)
+    queue.quarantine(second, WHY)
+    assert queue.restored("water") == {first, waiting.label_id}
+    again = next(each for each in queue.claim(this_process(), limit=6, lease_seconds=60) if each.label_id == waiting.label_id)
+    queue.commit(again, Label(-9.0, np.zeros((3, 3)), None, 1.0))
+    assert queue.restored("water") == {first}, "new numbers, which nobody has looked at"
+    assert third not in queue.restored("water")
+
+
 def test_a_failed_label_is_tried_once_more(queue: Registry) -> None:
     claim = queue.claim(this_process(), limit=1, lease_seconds=60)[0]
     queue.fail(claim, LabelFailure(FailureKind.CONVERGENCE, "no"))
