@@ -48,11 +48,13 @@ class Share:
 def label_waiting(registry: Registry, campaign: str, settings: Settings, voice: Step, share: Share | None = None) -> LabelTally:
     """Compute what waits, or a share of it. Without a limit it returns when no more labels are open than it shall leave, those
     that other workers hold counted, or when it is too late to begin one. Interrupted, it gives its leases back."""
-    Outbox(registry).deliver()  # before the leases of its results are found to be of the dead
+    outbox = Outbox(registry, settings)
+    outbox.deliver()  # before the leases of its results are found to be of the dead
     registry.expire(dead=is_dead_here)
     shift = _Shift(registry, campaign, settings, voice, share or Share())
     if not shift.is_anything_open():
         return LabelTally(0, 0)
+    outbox.check()
     resources = Resources(threads=1, wall_seconds=settings.label_wall_seconds, memory_mib=settings.label_memory_mib)
     with LabelPool[str](settings.label_workers, resources) as pool:
         return shift.work(pool)
@@ -64,6 +66,7 @@ class _Shift:
     def __init__(self, registry: Registry, campaign: str, settings: Settings, voice: Step, share: Share) -> None:
         self._registry, self._campaign, self._settings = registry, campaign, settings
         self._voice, self._round = voice, share.round
+        self._outbox = Outbox(registry, settings)
         self._left, self._leave = share.limit, share.leave
         self._held: dict[str, Claim] = {}
         self._done: list[tuple[Claim, Label]] = []
@@ -157,7 +160,7 @@ class _Shift:
 
     def _commit(self) -> None:
         done, self._done = self._done, []
-        late = Outbox(self._registry).commit(done)
+        late = self._outbox.commit(done)
         self._complete += len(done) - len(late)
         for claim in late:
             self._say_late(claim)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from alloop.errors import CorruptFileError, RegistryError
+from alloop.digests import digest_bytes
+from alloop.errors import CorruptFileError, InputError, RegistryError
 from alloop.files import write_atomically
 from alloop.labels.label import Label, LabelRequest
 from alloop.labels.level_of_theory import LevelOfTheory
@@ -20,6 +21,7 @@ from alloop.registry.records import Claim
 from alloop.registry.registry import Registry
 from alloop.registry.tables import json_text
 from alloop.structures.structure import Structure
+from flows.settings import Settings
 
 FOLDER = "outbox"
 # Together well below a lease.
@@ -28,11 +30,30 @@ Result = tuple[Claim, Label]
 
 
 class Outbox:
-    """The results of a campaign that wait for its database, in the folder of its files."""
+    """The results computed on this machine that wait for their database.
 
-    def __init__(self, registry: Registry) -> None:
+    A registry in a file is on this machine, and so is the folder of its files. The files of a campaign in PostgreSQL may be on
+    another one: there the folder is in that of the settings, by the address of the database.
+    """
+
+    def __init__(self, registry: Registry, settings: Settings) -> None:
         self._registry = registry
-        self._folder = registry.blobs.root / FOLDER
+        self._old = registry.blobs.root / FOLDER
+        self.folder = self._old if registry.is_file else _folder_of(registry.address, settings)
+
+    def check(self) -> None:
+        """Raises `InputError` where it could not keep a result, before one is computed."""
+        if self._registry.is_file:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.folder / "writable", b"")
+        except (OSError, InputError) as error:
+            raise InputError(
+                f"a folder for results that the database does not take, {self.folder}",
+                str(getattr(error, "came", error)),
+                "set ALLOOP_STATE to a folder that can be written",
+            ) from error
 
     def commit(self, results: Sequence[Result]) -> list[Claim]:
         """As `Registry.commit_all`, several times where the database fails. Raises `RegistryError` when it fails to the last:
@@ -47,20 +68,24 @@ class Outbox:
         except RegistryError:
             for claim, label in results:
                 content = json_text(_Kept.of(claim, label).model_dump(mode="json")).encode()
-                write_atomically(self._folder / f"{claim.label_id}-{claim.token}.json", content)
+                write_atomically(self.folder / f"{claim.label_id}-{claim.token}.json", content)
             raise
 
     def deliver(self) -> int:
         """Commit what is kept, and remove the files; returns how many became labels. Those whose lease was lost meanwhile are
-        in the history of their labels. Raises `CorruptFileError` for a file that somebody has changed."""
-        files = sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []
+        in the history of their labels; those of labels that this registry does not have stay where they are. Raises
+        `CorruptFileError` for a file that somebody has changed."""
         delivered = 0
-        for file in files:
+        for file in [file for folder in sorted({self.folder, self._old}) for file in sorted(folder.glob("*.json"))]:
             found = _read(file)
-            if found is not None:
+            if found is not None and self._registry.has_label(found[0].label_id):
                 delivered += not self._registry.commit_all([found])
                 file.unlink(missing_ok=True)
         return delivered
+
+
+def _folder_of(address: str, settings: Settings) -> Path:
+    return Path(settings.state).expanduser() / FOLDER / digest_bytes(address.encode())
 
 
 class _Kept(BaseModel):

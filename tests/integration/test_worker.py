@@ -75,6 +75,24 @@ def queue(
         yield Queue(registry, tmp_path)
 
 
+@pytest.fixture
+def shared(
+    registry_url: str, tmp_path: Path, water: Structure, rattled: Callable[..., list[Proposal]], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Queue]:
+    """Six slow labels on either database, which ALLOOP_DATABASE names; the files of the campaign are out of reach."""
+    labeler = {"program": "scripted", "seconds_per_label": 3.0}
+    config = parse_config({"name": "water", "system": {"structure": "water.xyz"}, "labeler": labeler})
+    monkeypatch.setenv("ALLOOP_DATABASE", registry_url)
+    monkeypatch.setenv("ALLOOP_STATE", str(tmp_path / "state"))
+    (tmp_path / "elsewhere").write_text("no folder")
+    with Registry.open(registry_url, create=True) as registry:
+        registry.create_campaign(config, [water])
+        registry.propose("water", 0, rattled(LABELS), config.labeler)
+        queue = Queue(registry, tmp_path / "elsewhere")
+        queue.ref = queue.ref.model_copy(update={"database": ""})
+        yield queue
+
+
 def _start(command: list[str], server: dict[str, str], **settings: str) -> subprocess.Popen[str]:
     environment = {**os.environ, **server, "ALLOOP_LABEL_WORKERS": "1", **settings}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -125,6 +143,26 @@ def test_a_chunk_that_runs_twice_labels_once(queue: Queue, server: dict[str, str
     out, err = done.communicate(timeout=PATIENCE_SECONDS)
     assert out.split() == [str(LABELS), "0"], err
     assert set(queue.check_each_label_once()) == {AttemptOutcome.COMPLETE}
+
+
+def test_two_chunks_at_a_time_label_once_on_either_database(shared: Queue, registry_url: str, server: dict[str, str]) -> None:
+    pool = "pair-on-postgresql" if registry_url.startswith("postgresql") else "pair-on-sqlite"
+    worker = _start([*ALLOOP, "worker", "--pool", pool, "--limit", "2"], server)
+    command = [sys.executable, "-c", HAND_OUT, shared.ref.model_dump_json()]
+    asking = _start(command, server, ALLOOP_LABEL_POOL=pool, ALLOOP_LABEL_CHUNK="3")
+    told, said = asking.communicate(timeout=PATIENCE_SECONDS)
+    assert told.split() == [str(LABELS), "0"], said
+    worker.send_signal(signal.SIGTERM)
+    _, said = worker.communicate(timeout=PATIENCE_SECONDS)
+    assert worker.returncode == 0, said
+    assert set(shared.check_each_label_once()) == {AttemptOutcome.COMPLETE}
+    attempts = [attempt for label in shared.registry.labels("water") for attempt in shared.registry.attempts(label.label_id)]
+    first, second = (
+        [each for each in attempts if each.holder == holder] for holder in {attempt.holder for attempt in attempts}
+    )
+    assert len(first) == len(second) == 3, "a process for each chunk"
+    times = [(min(each.claimed_at for each in chunk), max(each.ended_at for each in chunk)) for chunk in (first, second)]
+    assert max(begun for begun, _ in times) < min(ended for _, ended in times), "at the same time"
 
 
 def test_without_a_server_it_says_what_to_do() -> None:
