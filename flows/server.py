@@ -24,7 +24,7 @@ from alloop.errors import AlloopError, ConfigError
 from alloop.files import said_if_unwritable
 from alloop.processes import die_with_parent
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0  # migrations, the first time, on a machine with much to do
 STOP_SECONDS = 5.0
 REACH_SECONDS = 10.0
 MOST_STARTS = 20
