@@ -227,6 +227,22 @@ def test_the_library_reads_no_environment_variable():
     assert not found, _places(found)
 
 
+def test_labels_are_claimed_by_prefect_runs_only():
+    """One module claims; whoever calls it is a flow or a task of Prefect."""
+    callers = {"claim": [], "label_waiting": [], "hand_out": []}
+    for source in _of_packages():
+        for outer in source.tree.body:
+            kinds = {_dotted(getattr(each, "func", each)) for each in getattr(outer, "decorator_list", [])}
+            for node in ast.walk(outer):
+                name = _dotted(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
+                if name in callers:
+                    callers[name].append((source.path, bool(kinds & {"flow", "step"})))
+    assert {path for path, _ in callers["claim"]} == {"flows/labeling.py"}
+    found = callers["label_waiting"] + callers["hand_out"]
+    assert {path for path, _ in found} == {"flows/label.py", "flows/label_batch.py"}
+    assert all(by_prefect for _, by_prefect in found)
+
+
 def test_every_module_says_what_it_is():
     silent = [s.path for s in _of_packages() if s.text.strip() and not ast.get_docstring(s.tree) and "__about__" not in s.path]
     assert not silent, _places(silent)
