@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -283,3 +284,17 @@ def test_without_proc_only_the_process_number_counts(monkeypatch: pytest.MonkeyP
 def test_revision_of_an_empty_database_is_none(tmp_path: Path) -> None:
     with create_engine(f"sqlite:///{tmp_path}/empty.db").connect() as connection:
         assert revision_of(connection) is None
+
+
+def test_an_empty_database_is_no_registry(postgresql_url: str) -> None:
+    with pytest.raises(NotFoundError, match="an empty database"):
+        Registry.open(postgresql_url)
+
+
+def test_a_writer_that_hangs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "BUSY_TIMEOUT_SECONDS", 0.05)
+    file = tmp_path / "registry.db"
+    with Registry.open(file, create=True) as registry, closing(sqlite3.connect(file)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(RegistryError, match="holds the write lock for too long"):
+            registry.release_campaign("water", "token")
