@@ -23,6 +23,7 @@ from flows.outbox import Outbox
 from flows.progress import Step
 from flows.settings import Settings
 
+Results = list[tuple[Claim, Label]]
 STRESS = np.array([[0.1, 1 / 3, 0.0], [1 / 3, 1e-300, 0.0], [0.0, 0.0, -0.0]])
 
 
@@ -50,12 +51,24 @@ def shaky(
         yield registry
 
 
-def claimed(registry: Registry) -> list[tuple[Claim, Label]]:
+def claimed(registry: Registry) -> Results:
     claims = registry.claim(this_process(), limit=4, lease_seconds=60)
     return [
         (claim, Label(1 / 3, claim.request.structure.positions / 7, STRESS, 2.0, {"<S^2>": np.float64(0.75)}))
         for claim in claims
     ]
+
+
+@pytest.fixture
+def results(shaky: Registry, proxy: Proxy, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Results:
+    """Four that the database did not take."""
+    results = claimed(shaky)
+    monkeypatch.setattr(flows.outbox, "WAITS_SECONDS", ())
+    proxy.arm(2, after=False)
+    with pytest.raises(RegistryError):
+        Outbox(shaky, settings).commit(results)
+    proxy.disarm()
+    return results
 
 
 def kept_of(registry: Registry, settings: Settings) -> list[Path]:
@@ -75,15 +88,7 @@ def test_a_cut_is_not_noticed(shaky: Registry, proxy: Proxy, settings: Settings)
     assert kept_of(shaky, settings) == []
 
 
-def test_what_is_not_taken_is_kept_and_delivered_bit_for_bit(
-    shaky: Registry, proxy: Proxy, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    results = claimed(shaky)
-    monkeypatch.setattr(flows.outbox, "WAITS_SECONDS", ())
-    proxy.arm(2, after=False)
-    with pytest.raises(RegistryError):
-        Outbox(shaky, settings).commit(results)
-    proxy.disarm()
+def test_what_is_not_taken_is_kept_and_delivered_bit_for_bit(shaky: Registry, settings: Settings, results: Results) -> None:
     assert len(kept_of(shaky, settings)) == 4
     assert shaky.label_counts("water")[LabelStatus.LEASED] == 4
     tally = label_waiting(shaky, "water", settings, Step("water", 0, "label"))
@@ -124,15 +129,8 @@ def test_where_no_result_could_be_kept_none_is_computed(shaky: Registry, tmp_pat
     assert shaky.label_counts("water")[LabelStatus.WAITING] == 4
 
 
-def test_results_of_another_database_stay_where_they_are(
-    shaky: Registry, proxy: Proxy, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    results = claimed(shaky)
-    monkeypatch.setattr(flows.outbox, "WAITS_SECONDS", ())
-    proxy.arm(2, after=False)
-    with pytest.raises(RegistryError):
-        Outbox(shaky, settings).commit(results)
-    proxy.disarm()
+@pytest.mark.usefixtures("results")
+def test_results_of_another_database_stay_where_they_are(shaky: Registry, settings: Settings) -> None:
     first, *_ = kept_of(shaky, settings)
     known = first.read_text()
     first.write_text(known.replace(first.name.partition("-")[0], "0" * 32))  # of a database that had this address before
