@@ -28,6 +28,7 @@ from benchmarks.stress.processes import ended, fork, program, scripted_label
 from benchmarks.stress.proxy import Proxy
 from benchmarks.stress.queues import SOUND, fill, inspected
 from flows.outbox import Outbox
+from flows.settings import Settings
 
 LEASE_SECONDS = 600.0
 MESSAGES = 6  # of a commit on PostgreSQL, with the one that asks whether the connection lives; the last one is COMMIT
@@ -60,7 +61,7 @@ STRESS = Stress(
 )
 
 
-def cut_connections(url: str, cuts: int, seed: int) -> Counter[str]:
+def cut_connections(url: str, cuts: int, seed: int, settings: Settings) -> Counter[str]:
     """PostgreSQL, by way of a proxy."""
     chance = random.Random(seed)
     counts: Counter[str] = Counter(done=0, before=0, after=0, unharmed=0, refused=0)
@@ -74,11 +75,11 @@ def cut_connections(url: str, cuts: int, seed: int) -> Counter[str]:
                 error = committed(registry, claim)
                 proxy.disarm()
                 note(counts, direct, claim, cut=error is not None)
-                counts["refused"] += len(Outbox(registry).commit([result_of(claim)]))
+                counts["refused"] += len(Outbox(registry, settings).commit([result_of(claim)]))
     return counts
 
 
-def cut_processes(url: str, cuts: int, seed: int) -> Counter[str]:
+def cut_processes(url: str, cuts: int, seed: int, settings: Settings) -> Counter[str]:
     """SQLite: the process that commits is killed."""
     chance = random.Random(seed)
     counts: Counter[str] = Counter(done=0, before=0, after=0, unharmed=0, refused=0)
@@ -87,7 +88,7 @@ def cut_processes(url: str, cuts: int, seed: int) -> Counter[str]:
             at = chance.randrange(STATEMENTS + 1)
             status = ended(fork(lambda claim=claim, at=at: commit_and_die(url, claim, at)))
             note(counts, direct, claim, cut=status == -signal.SIGKILL)
-            counts["refused"] += len(Outbox(direct).commit([result_of(claim)]))
+            counts["refused"] += len(Outbox(direct, settings).commit([result_of(claim)]))
     return counts
 
 
@@ -139,7 +140,8 @@ def main(url: str, cuts: str, seed: str, folder: str) -> None:
     with Registry.open(url, create=True) as registry:
         fill(registry, int(cuts), int(seed))
         is_file = registry._engine.dialect.name == "sqlite"
-    print(json.dumps((cut_processes if is_file else cut_connections)(url, int(cuts), int(seed))))
+    settings = Settings(state=folder)
+    print(json.dumps((cut_processes if is_file else cut_connections)(url, int(cuts), int(seed), settings)))
 
 
 if __name__ == "__main__":
