@@ -1,7 +1,8 @@
-"""The Prefect server that `alloop run` brings along: a child on a free loopback port that dies with its parent.
+"""The Prefect server that `alloop run` and `alloop up` bring along: a child on loopback that dies with its parent.
 
-Its database is migrated once per campaign directory; it starts while the parent still imports, so that little of its start-up
-is waited for. Where PREFECT_API_URL is set already, that server is used and none is started.
+That of `alloop run` has no page and no schedules, and a free port. Its database is migrated once per campaign directory; it
+starts while the parent still imports, so that little of its start-up is waited for. Where PREFECT_API_URL is set already, that
+server is used and none is started.
 """
 
 import atexit
@@ -10,10 +11,11 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from shutil import disk_usage
@@ -23,12 +25,15 @@ from urllib.parse import urlsplit
 from alloop.errors import AlloopError, ConfigError
 from alloop.files import said_if_unwritable
 from alloop.processes import die_with_parent
+from flows.keeper import Keeper
+from flows.running import running_server
 
 START_SECONDS = 300.0  # migrations, the first time, on a machine with much to do
 STOP_SECONDS = 5.0
 REACH_SECONDS = 10.0
-MOST_STARTS = 20
 LOG = "server.log"
+FULL, SMALL = "full", "small"
+LOOPBACK = "127.0.0.1"
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -47,20 +52,22 @@ class Server:
 
     api_url: str
     log: Path | None = None
-    keeper: "_Keeper | None" = None
+    keeper: Keeper | None = None
 
     def kill(self) -> None:
         """End it at once, where this process started it: what it knows is in the registry too."""
         if self.keeper is not None:
             self.keeper.kill()
 
-    def wait(self) -> None:
-        """Return when it answers. Raises `AlloopError` when it does not."""
+    def wait(self, seconds: float = START_SECONDS, is_wanted: Callable[[], bool] = lambda: True) -> None:
+        """Return when it answers, or is no longer wanted. Raises `AlloopError` when it does not answer."""
         if self.keeper is None:
             return
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + seconds
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while not self.keeper.has_given_up and time.monotonic() < deadline:
+            if not is_wanted():
+                return
             try:
                 # The socket listens already: the request waits in its queue until the server takes it up.
                 with opener.open(f"{self.api_url}/health", timeout=5.0):
@@ -108,20 +115,33 @@ def _no_address(api_url: str) -> ConfigError:
 
 
 def join_server() -> str:
-    """Set this process up for the server that PREFECT_API_URL names, before Prefect is imported; returns its address.
+    """Set this process up for the server that PREFECT_API_URL names, else for the one of `alloop up`, before Prefect is
+    imported; returns its address.
 
-    Raises `ConfigError` where it names none, `AlloopError` where none listens there.
+    Raises `ConfigError` where there is neither, `AlloopError` where none listens there.
     """
-    url = os.environ.get("PREFECT_API_URL")
-    if not url:
+    url = named_server()
+    if url is None:
         raise ConfigError(
             "PREFECT_API_URL with the address of the Prefect server that the campaigns use",
             "it is not set",
-            "export PREFECT_API_URL=http://HOST:4200/api; `prefect server start` starts a server",
+            "export PREFECT_API_URL=http://HOST:4200/api; `alloop up` starts a server on this machine",
         )
+    _use(url)
     _check_reachable(url)
-    _be_quiet()
     return url
+
+
+def named_server() -> str | None:
+    """The address in PREFECT_API_URL, else that of the server of `alloop up`, where it runs."""
+    return os.environ.get("PREFECT_API_URL") or running_server()
+
+
+def _use(url: str) -> None:
+    os.environ["PREFECT_API_URL"] = url
+    if f"//{LOOPBACK}:" in url:
+        os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY", ""), LOOPBACK]))
+    _be_quiet()
 
 
 def _be_quiet() -> None:
@@ -138,84 +158,82 @@ def prefect_server(home: Path) -> Server:
     if os.environ.get("PREFECT_API_URL"):
         return Server(join_server())
     _be_quiet()
+    server = _start(home, 0, SMALL)
+    # Nobody reads the logs of a server without a page; they are on the terminal.
+    os.environ |= {"PREFECT_HOME": str(home), "PREFECT_LOGGING_TO_API_ENABLED": "false"}
+    _use(server.api_url)
+    return server
+
+
+def full_server(home: Path, port: int) -> Server:
+    """Start a server with a page, schedules and automations on a loopback port, and set this process up for it, before Prefect is
+    imported. `home` has its database, unless PREFECT_API_DATABASE_CONNECTION_URL names one in PostgreSQL.
+
+    Raises `AlloopError` where the port is taken.
+    """
+    try:
+        server = _start(home, port, FULL)
+    except OSError as error:
+        raise AlloopError(
+            f"the port {port} of this machine for the Prefect server",
+            error.strerror or str(error),
+            "end the program that has it, or take another one: --port 4201",
+        ) from None
+    os.environ["PREFECT_HOME"] = str(home)
+    if "PREFECT_SERVER_API_AUTH_STRING" in os.environ:
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", os.environ["PREFECT_SERVER_API_AUTH_STRING"])
+    _use(server.api_url)
+    return server
+
+
+def _start(home: Path, port: int, kind: str) -> Server:
+    """Raises `OSError` for a port that cannot be had."""
     with said_if_unwritable(home):
         home.mkdir(parents=True, exist_ok=True)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-    keeper = _Keeper(home, listener)
+    listener = socket.create_server((LOOPBACK, port), backlog=128)
+    keeper = Keeper("prefect-server", partial(_launch, home, listener, kind))
     keeper.start()
-    atexit.register(keeper.stop)  # before Prefect registers its own ends, so that it runs after them
-    # Nobody reads the logs of a server without a page; they are on the terminal.
-    os.environ |= {"PREFECT_API_URL": url, "PREFECT_HOME": str(home), "PREFECT_LOGGING_TO_API_ENABLED": "false"}
-    os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY", ""), "127.0.0.1"]))
-    return Server(url, home / LOG, keeper)
+    # Before Prefect registers its own ends, so that it runs after them.
+    atexit.register(keeper.stop, STOP_SECONDS)
+    return Server(f"http://{LOOPBACK}:{listener.getsockname()[1]}/api", home / LOG, keeper)
 
 
-class _Keeper(threading.Thread):
-    """Starts the server, and starts it again when it ends by itself."""
-
-    def __init__(self, home: Path, listener: socket.socket) -> None:
-        super().__init__(name="prefect-server", daemon=True)
-        self._home, self._listener = home, listener
-        self._stopping = threading.Event()
-        self._starts = 0
-        self._process = self._launch()
-
-    @property
-    def pid(self) -> int:
-        """Of the server as it runs now."""
-        return self._process.pid
-
-    @property
-    def has_given_up(self) -> bool:
-        return self._starts >= MOST_STARTS and self._process.poll() is not None
-
-    def run(self) -> None:
-        while not self.has_given_up:
-            self._process.wait()
-            if self._stopping.is_set():
-                return
-            if self._starts < MOST_STARTS:
-                self._process = self._launch()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def kill(self) -> None:
-        self._stopping.set()
-        self._process.kill()
-
-    def _launch(self) -> "subprocess.Popen[bytes]":
-        self._starts += 1
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-        environment |= QUIET | {"PREFECT_HOME": str(self._home), "PREFECT_UI_ENABLED": "false"}
-        listener = self._listener.fileno()
-        with (self._home / LOG).open("ab") as output:
-            return subprocess.Popen(
-                [sys.executable, "-m", "flows.server", str(listener), str(os.getpid())],
-                env=environment,
-                pass_fds=[listener],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # ctrl-C reaches the parent alone, which still has things to tell the server
-            )
+def _launch(home: Path, listener: socket.socket, kind: str) -> "subprocess.Popen[bytes]":
+    """Start the server itself. That of a campaign heeds no Prefect settings of the person who runs it."""
+    environment = {key: value for key, value in os.environ.items() if kind == FULL or not key.startswith("PREFECT_")}
+    environment.pop("PREFECT_API_URL", None)
+    environment |= QUIET | {"PREFECT_HOME": str(home)}
+    if kind == FULL:
+        port = listener.getsockname()[1]
+        environment |= {
+            "PREFECT_SERVER_API_HOST": LOOPBACK,
+            "PREFECT_SERVER_API_PORT": str(port),
+            "PREFECT_UI_STATIC_DIRECTORY": str(home / "page"),
+        }
+        environment.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", f"http://{LOOPBACK}:{port},http://localhost:{port}")
+        environment["PREFECT_UI_API_URL"] = f"http://{LOOPBACK}:{port}/api"
+    else:
+        environment["PREFECT_UI_ENABLED"] = "false"
+    with (home / LOG).open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.server", str(listener.fileno()), str(os.getpid()), kind],
+            env=environment,
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # ctrl-C reaches the parent alone, which still has things to tell the server
+        )
 
 
-def serve(listener: int, parent: int) -> None:
+def serve(listener: int, parent: int, kind: str) -> None:
     """The child: serve the Prefect API on the inherited socket `listener` until `parent` is gone."""
     die_with_parent(parent)
     import uvicorn
     from prefect.server.api.server import create_app
 
-    uvicorn.run(create_app(ephemeral=True, final=True), fd=listener, log_level="error", lifespan="on")
+    uvicorn.run(create_app(ephemeral=kind == SMALL, final=True), fd=listener, log_level="error", lifespan="on")
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), int(sys.argv[2]))
+    serve(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

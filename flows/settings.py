@@ -1,6 +1,7 @@
 """Deployment: where things run and how many at once. Never part of a campaign's identity; read from ALLOOP_* variables."""
 
 import os
+from pathlib import Path
 
 from pydantic import Field, SecretStr, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -41,6 +42,7 @@ class Settings(BaseSettings):
     )
     lease_seconds: float = Field(default=90.0, gt=0, description="a worker unheard of for this long has lost its labels")
     heartbeat_seconds: float = Field(default=15.0, gt=0, description="time from one sign of life of a worker to the next")
+    home: Path = Field(default=Path("~/.alloop"), description="folder of the server that `alloop up` starts")
     debug: bool = Field(default=False, description="show tracebacks")
 
     @model_validator(mode="after")

@@ -67,29 +67,22 @@ def stop_campaign(session: Session, name: str, decision: Decision) -> None:
     )
 
 
+def live_holder(session: Session, name: str) -> Holder | None:
+    """Who holds a campaign: nobody once the lease is over, or the process known to be dead."""
+    found = _held_by(session, name, lock=False)
+    return None if found is None else found[0]
+
+
 def hold_campaign(session: Session, name: str, holder: Holder, lease_seconds: float) -> str:
     """Take the campaign for one process; returns the token. Raises `CampaignBusyError` while a live process holds it."""
-    find_campaign(session, name)
-    row = session.execute(
-        select(
-            CampaignRow.hold_token,
-            CampaignRow.host,
-            CampaignRow.pid,
-            CampaignRow.process_started,
-            CampaignRow.hold_until - Now(),
+    found = _held_by(session, name, lock=True)
+    if found is not None:
+        other, seconds_left = found
+        raise CampaignBusyError(
+            f"the campaign {name!r} for this process",
+            f"{other} is running it",
+            f"wait for it or end it; if it died, its hold ends in {seconds_left:.0f} s",
         )
-        .where(CampaignRow.name == name)
-        .with_for_update(key_share=True)
-    ).one()
-    hold_token, host, pid, process_started, seconds_left = row
-    if hold_token is not None and seconds_left > 0:
-        other = Holder(host, pid, process_started)
-        if not is_dead_here(other):
-            raise CampaignBusyError(
-                f"the campaign {name!r} for this process",
-                f"{other} is running it",
-                f"wait for it or end it; if it died, its hold ends in {seconds_left:.0f} s",
-            )
     token = secrets.token_hex(16)
     change(
         session,
@@ -129,6 +122,25 @@ def release_campaign(session: Session, name: str, token: str) -> None:
         .where(CampaignRow.name == name, CampaignRow.hold_token == token)
         .values(hold_token=None, hold_until=None, host=None, pid=None, process_started=None),
     )
+
+
+def _held_by(session: Session, name: str, *, lock: bool) -> tuple[Holder, float] | None:
+    """The live holder of a campaign, and for how many seconds; `lock` keeps the row for this transaction."""
+    find_campaign(session, name)
+    query = select(
+        CampaignRow.hold_token,
+        CampaignRow.host,
+        CampaignRow.pid,
+        CampaignRow.process_started,
+        CampaignRow.hold_until - Now(),
+    ).where(CampaignRow.name == name)
+    hold_token, host, pid, process_started, seconds_left = session.execute(
+        query.with_for_update(key_share=True) if lock else query
+    ).one()
+    if hold_token is None or seconds_left <= 0:
+        return None
+    holder = Holder(host, pid, process_started)
+    return None if is_dead_here(holder) else (holder, seconds_left)
 
 
 def _start_ids(session: Session, campaign_id: int) -> list[str]:

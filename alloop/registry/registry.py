@@ -46,7 +46,7 @@ from alloop.registry.records import (
     Review,
     RoundRecord,
 )
-from alloop.registry.schema import prepare
+from alloop.registry.schema import is_current, prepare
 from alloop.registry.status import AttemptOutcome, LabelStatus
 from alloop.sections import StopConfig
 from alloop.structures.structure import Structure
@@ -89,6 +89,17 @@ class Registry:
     def address(self) -> str:
         """Which database this is, without who asks."""
         return address_of(self._engine.url)
+
+    @staticmethod
+    def is_current(location: str | Path) -> bool:
+        """Whether a registry has the schema of this version; nothing is made or upgraded. Raises as `open`."""
+        url = registry_url(location)
+        engine = make_engine(url)
+        try:
+            with mapped_errors(url):
+                return is_current(engine)
+        finally:
+            engine.dispose()
 
     def close(self) -> None:
         self._engine.dispose()
@@ -145,6 +156,10 @@ class Registry:
         The hold of a process that died on this host is taken over at once, any other when its lease has run out.
         """
         return self._write(campaigns.hold_campaign, campaign, holder, lease_seconds)
+
+    def live_holder(self, campaign: str) -> Holder | None:
+        """The process that holds a campaign now; None where its lease is over, or it died on this host."""
+        return self._read(campaigns.live_holder, campaign)
 
     def renew_campaign(self, campaign: str, token: str, lease_seconds: float = 90.0) -> None:
         """Raises `StaleLeaseError` when another process has taken the campaign."""

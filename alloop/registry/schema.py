@@ -64,14 +64,30 @@ def prepare(engine: Engine, *, create: bool) -> None:
     if current == HEAD:
         return
     if current is None and not create:
-        raise NotFoundError(
-            "an alloop registry", f"an empty database at {shown_url(engine.url)}", "start a campaign with `alloop run`"
-        )
+        raise _empty(engine)
     with engine.connect().execution_options(**{WRITE: True}) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
         if revision_of(connection) != HEAD:
             migrate(connection)
+
+
+def is_current(engine: Engine) -> bool:
+    """Whether a database is at `HEAD`; it is only read. Raises `NotFoundError` for one that is missing or empty, `SchemaError`
+    for somebody else's."""
+    if engine.dialect.name == "sqlite":
+        _make_file(Path(str(engine.url.database)), engine, create=False)
+    with engine.connect() as connection:
+        current = revision_of(connection)
+    if current is None:
+        raise _empty(engine)
+    return current == HEAD
+
+
+def _empty(engine: Engine) -> NotFoundError:
+    return NotFoundError(
+        "an alloop registry", f"an empty database at {shown_url(engine.url)}", "start a campaign with `alloop run`"
+    )
 
 
 def _make_file(path: Path, engine: Engine, *, create: bool) -> None:
