@@ -19,11 +19,12 @@ from alloop.errors import AlloopError
 from alloop.registry.holders import is_dead_here
 from alloop.registry.registry import Registry
 from alloop.registry.status import LabelStatus
-from flows.deployments import deploy_label_batch, label_deployment
+from flows.deployments import BY_HAND, deploy_label_batch, label_deployment
 from flows.label_batch import LabelBatch
 from flows.labeling import LabelTally, Share
 from flows.progress import Step
 from flows.settings import Settings
+from flows.turn import queue_of_this_run
 from flows.wiring import CampaignRef
 
 # With those that take the place of chunks that died, a round stays below 200 runs.
@@ -46,11 +47,21 @@ def hand_out(registry: Registry, ref: CampaignRef, settings: Settings, voice: St
     return _Handing(registry, ref, settings, voice, share).work()
 
 
-class _Handing:
-    """`_runs` are the chunks that may still be alive, each with the number of labels it may take."""
+def offer(registry: Registry, ref: CampaignRef, settings: Settings, voice: Step, share: Share, queue: str) -> int:
+    """Ask for chunks for what waits, through a queue of the pool, and leave them to it; how many are alive now. Those that were
+    asked for before and are alive are not asked for again. Raises as `hand_out`."""
+    return _Handing(registry, ref, settings, voice, share, queue).offer()
 
-    def __init__(self, registry: Registry, ref: CampaignRef, settings: Settings, voice: Step, share: Share) -> None:
+
+class _Handing:
+    """`_runs` are the chunks that may still be alive, each with the number of labels it may take. Without a `queue` they go
+    through that of this run; what a person runs goes before what is scheduled."""
+
+    def __init__(
+        self, registry: Registry, ref: CampaignRef, settings: Settings, voice: Step, share: Share, queue: str | None = None
+    ) -> None:
         assert settings.label_pool is not None
+        self._queue = queue
         self._registry, self._ref, self._settings, self._voice, self._share = registry, ref, settings, voice, share
         self._pool = settings.label_pool
         place = digest_bytes(ref.database.encode(), ref.files.encode())[:12]
@@ -64,10 +75,15 @@ class _Handing:
         self._labels_seen = self._work_seen = time.monotonic()
         self._told: set[str] = set()
 
+    def offer(self) -> int:
+        counts = self._count()
+        if counts[LabelStatus.WAITING]:
+            self._ask(counts[LabelStatus.WAITING], self._size(counts), counts)
+        return len(self._runs)
+
     def work(self) -> LabelTally:
         before = counts = self._count()
-        open_labels = counts[LabelStatus.WAITING] + counts[LabelStatus.LEASED]
-        size = max(self._settings.label_chunk, math.ceil(open_labels / MOST_CHUNKS))
+        size = self._size(counts)
         while (wanted := counts[LabelStatus.WAITING] + counts[LabelStatus.LEASED] - self._share.leave) > 0:
             self._follow(counts)
             missing = min(wanted, counts[LabelStatus.WAITING]) - sum(self._runs.values())
@@ -77,6 +93,11 @@ class _Handing:
             counts = self._count()
         gained = {status: counts[status] - before[status] for status in (LabelStatus.COMPLETE, LabelStatus.FAILED)}
         return LabelTally(max(gained[LabelStatus.COMPLETE], 0), max(gained[LabelStatus.FAILED], 0))
+
+    def _size(self, counts: dict[LabelStatus, int]) -> int:
+        """Labels of a chunk."""
+        open_labels = counts[LabelStatus.WAITING] + counts[LabelStatus.LEASED]
+        return max(self._settings.label_chunk, math.ceil(open_labels / MOST_CHUNKS))
 
     def _count(self) -> dict[LabelStatus, int]:
         """How the labels stand, after leases of the dead were ended."""
@@ -122,6 +143,7 @@ class _Handing:
         self._judge(counts)
         try:
             deploy_label_batch(self._pool)
+            queue = self._queue or queue_of_this_run() or BY_HAND
             while missing > 0:
                 batch = LabelBatch(
                     **self._ref.model_dump(),
@@ -134,6 +156,7 @@ class _Handing:
                     parameters={"batch": batch.model_dump()},
                     flow_run_name=batch.title,
                     idempotency_key=f"{self._key}:{self._next_chunk}",
+                    work_queue_name=queue,
                     timeout=0,
                 )
                 assert isinstance(run, FlowRun)

@@ -13,11 +13,13 @@ from alloop.files import NO_ROOM, unwritable
 from flows import (
     cli_bench,
     cli_compare,
+    cli_deploy,
     cli_exchange,
     cli_labels,
     cli_read,
     cli_run,
     cli_stress,
+    cli_up,
     cli_why,
     cli_worker,
     cli_write,
@@ -72,6 +74,8 @@ for commands in (
     cli_bench,
     cli_stress,
     cli_worker,
+    cli_up,
+    cli_deploy,
 ):
     commands.register(app)
 

@@ -1,4 +1,4 @@
-"""The command `worker`: takes labels from a Prefect work pool and computes them on this machine."""
+"""The command `worker`: takes runs from a Prefect work pool and carries them out on this machine."""
 
 import os
 import re
@@ -25,12 +25,13 @@ def register(app: typer.Typer) -> None:
 
 
 def worker(
-    pool: Annotated[str, typer.Option(help="The Prefect work pool; made if there is none of this name.")] = "cpu",
+    pool: Annotated[str, typer.Option(help="The Prefect work pool, made if need be: gpu for models, any other for labels.")] = "cpu",
     max_time: Annotated[str | None, typer.Option(help="End after this time: 90s, 20m, 3h50m.")] = None,
     work_queue: Annotated[list[str] | None, typer.Option(help="Only of this queue of the pool; may be repeated.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Chunks of labels at a time; they share the cores.")] = 1,
+    limit: Annotated[int, typer.Option(min=1, help="Runs at a time; they share the cores.")] = 1,
 ) -> None:
-    """Compute labels for the campaigns of a Prefect server, which PREFECT_API_URL names, until ctrl-C or SIGTERM."""
+    """Work for the campaigns of a Prefect server, which PREFECT_API_URL names, until ctrl-C or SIGTERM: compute labels, or, for the
+    pool gpu, sample and propose."""
     seconds = None if max_time is None else seconds_of(max_time)
     begun = time.time()
     from flows.server import join_server
@@ -50,14 +51,18 @@ def worker(
 
     import httpx
 
-    from flows.deployments import deploy_label_batch
-    from flows.worker import Shift, serve
+    from flows.deployments import CPU, GPU, deploy
+    from flows.reconcile import RECONCILE_SECONDS, reconcile
+    from flows.worker import Chore, Shift, serve
 
+    if pool == GPU:
+        os.environ.setdefault("ALLOOP_LABEL_POOL", CPU)
+    chore = Chore(reconcile, RECONCILE_SECONDS) if pool == GPU else None
     gone = time.time() - begun
     left = [None if each is None else max(0.0, each - gone) for each in (until, seconds)]
     try:
-        deploy_label_batch(pool)
-        asyncio.run(serve(Shift(pool, tuple(work_queue or ()), limit, *left), typer.echo))
+        deploy(pool)
+        asyncio.run(serve(Shift(pool, tuple(work_queue or ()), limit, *left), typer.echo, chore))
     except httpx.HTTPError as error:
         raise AlloopError(
             f"work from the Prefect server at {api_url}", f"{type(error).__name__}: {error}", "see that it runs, and its log"

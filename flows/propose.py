@@ -22,6 +22,7 @@ from flows.progress import Step
 from flows.rescore import withdraw_certain
 from flows.settings import Settings, load_settings
 from flows.steps import metered, step
+from flows.turn import outcome_of
 from flows.wiring import CampaignRef, open_registry
 
 
@@ -58,11 +59,6 @@ def propose(ref: CampaignRef, round: int) -> dict[str, Any]:
         if decision.stop is not None:
             registry.stop_campaign(ref.campaign, decision)
     return outcome_of(round, decision)
-
-
-def outcome_of(round: int, decision: Decision) -> dict[str, Any]:
-    """What a round says when it ends, as JSON."""
-    return {"round": round, "stop": decision.stop.name if decision.stop else None, "sentence": decision.sentence}
 
 
 def _propose_evaluation(

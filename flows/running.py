@@ -60,8 +60,10 @@ def only_one(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _one_is_running(folder) from None
-        yield
-        (folder / NOTE).unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (folder / NOTE).unlink(missing_ok=True)
     finally:
         os.close(lock)
 

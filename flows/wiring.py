@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from alloop.config import CampaignConfig, load_config
 from alloop.errors import ConfigError, InputError, MissingExtraError
@@ -31,9 +31,9 @@ class CampaignRef(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    campaign: str
-    database: str
-    files: str
+    campaign: str = Field(min_length=1, description="name of the campaign")
+    database: str = Field(description="path of its registry; nothing where ALLOOP_DATABASE names the registry")
+    files: str = Field(min_length=1, description="folder of its files, as the registry's campaign has it")
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ from abc import ABC
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import httpx
 from prefect.client.schemas.objects import FlowRun
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
@@ -36,6 +38,14 @@ class Shift:
     limit: int = 1
     until: float | None = None
     end: float | None = None
+
+
+@dataclass(frozen=True)
+class Chore:
+    """What a worker does beside its runs: `work`, in a thread, every so many `seconds`."""
+
+    work: Callable[[], None]
+    seconds: float
 
 
 class _PoolWorker(ProcessWorker, ABC):
@@ -100,7 +110,7 @@ class _Started(anyio.abc.TaskStatus[int]):
         self._status.started(value)
 
 
-async def serve(shift: Shift, say: Callable[[str], None]) -> None:
+async def serve(shift: Shift, say: Callable[[str], None], chore: Chore | None = None) -> None:
     """Take runs until SIGTERM, ctrl-C or the end of the shift, then see that all are ended. `say` gets lines for a person.
 
     Raises `httpx.HTTPStatusError` where the server refuses the worker; while it is only away, the worker waits for it.
@@ -120,11 +130,14 @@ async def serve(shift: Shift, say: Callable[[str], None]) -> None:
             await group.start(_hear, told)
             group.start_soon(repeat, worker.sync_with_backend, SYNC_SECONDS)
             group.start_soon(repeat, worker.get_and_submit_flow_runs, QUERY_SECONDS)
-            say(f"worker {worker.name!r} of the pool {shift.pool!r} takes labels; ctrl-C ends it")
+            if chore is not None:
+                in_thread = partial(anyio.to_thread.run_sync, chore.work, abandon_on_cancel=True)
+                group.start_soon(repeat, in_thread, chore.seconds)
+            say(f"worker {worker.name!r} of the pool {shift.pool!r} takes runs; ctrl-C ends it")
             with anyio.move_on_after(shift.until):
                 await told.wait()
             worker.is_taking = False
-            say("no more labels are taken; what is under way is finished or given back")
+            say("no more runs are taken; what is under way is finished or given back")
             if shift.until is not None and shift.end is not None:
                 await _until(told, worker, shift.end - shift.until)
             worker.end_runs(signal.SIGTERM)
