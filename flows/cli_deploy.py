@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
     group.callback()(schedules)
     group.command()(pause)
     group.command()(resume)
-    app.add_typer(group, name="schedules", help="Campaigns that go on by themselves: all of them; pausing one, letting it go on.")
+    app.add_typer(
+        group, name="schedules", help="Campaigns that go on by themselves: all of them; pausing one, letting it go on."
+    )
 
 
 def deploy(
@@ -39,12 +41,12 @@ def deploy(
     settings = load_settings()
     url = join_server()
     campaign = prepared(file, settings)
-    stopped = admit(campaign, settings)
     name = campaign.config.name
     with _server_errors(url):
         from flows.schedules import cron_schedule, deploy_campaign  # heavy
 
         schedule = None if cron is None else cron_schedule(cron, timezone)
+        stopped = admit(campaign, settings)
         deploy_campaign(campaign.ref, schedule, rounds if schedule else 0)
     amount = "until it stops" if rounds == 0 else "a round" if rounds == 1 else f"{rounds} rounds"
     typer.echo(f"{name}: {amount} at {cron} ({timezone})" if cron else f"{name}: goes on by itself, as its labels come")

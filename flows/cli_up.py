@@ -48,11 +48,14 @@ def down() -> None:
 
 
 def doctor(
-    file: Annotated[Path | None, typer.Argument(help="A campaign file: its registry and its labeler are looked at, too.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="A campaign file: its registry and its labeler are looked at, too.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Look at everything that a campaign needs; each finding comes with its fix. Ends with 1 where one is an error."""
-    from flows.doctor import Level, examine
+    from flows.doctor import examine
+    from flows.findings import Level
 
     findings = examine(file)
     if as_json:

@@ -25,13 +25,15 @@ def register(app: typer.Typer) -> None:
 
 
 def worker(
-    pool: Annotated[str, typer.Option(help="The Prefect work pool, made if need be: gpu for models, any other for labels.")] = "cpu",
+    pool: Annotated[
+        str, typer.Option(help="The Prefect work pool, made if need be: gpu for models, any other for labels.")
+    ] = "cpu",
     max_time: Annotated[str | None, typer.Option(help="End after this time: 90s, 20m, 3h50m.")] = None,
     work_queue: Annotated[list[str] | None, typer.Option(help="Only of this queue of the pool; may be repeated.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Runs at a time; they share the cores.")] = 1,
 ) -> None:
-    """Work for the campaigns of a Prefect server, which PREFECT_API_URL names, until ctrl-C or SIGTERM: compute labels, or, for the
-    pool gpu, sample and propose."""
+    """Work for the campaigns of a Prefect server, which PREFECT_API_URL names, until ctrl-C or SIGTERM: compute labels, or, for
+    the pool gpu, sample and propose."""
     seconds = None if max_time is None else seconds_of(max_time)
     begun = time.time()
     from flows.server import join_server

@@ -143,7 +143,9 @@ def _ensure_automation(client: SyncPrefectClient) -> None:
             threshold=1,
             within=SILENCE,
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=f"no sign of life for {SILENCE.seconds} s")],
+        actions=[
+            ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=f"no sign of life for {SILENCE.seconds} s")
+        ],
     )
     there = client.read_automations_by_name(CRASHES)
     if there:

@@ -1,7 +1,7 @@
 """Retraining by itself: for campaigns that were deployed without a schedule, what is due is said to Prefect as an event.
 
-Its automation starts the deployment `retrain`. The event is sent after labels were committed; one that is lost between the two is
-sent by `reconcile`, which asks the same question from time to time.
+Its automation starts the deployment `retrain`. The event is sent after labels were committed; one that is lost between the two
+is sent by `reconcile`, which asks the same question from time to time.
 """
 
 from datetime import UTC, datetime
@@ -98,7 +98,7 @@ def _goes_on_by_labels(client: SyncPrefectClient, ref: CampaignRef) -> bool:
 
 
 def _must_wait(client: SyncPrefectClient, ref: CampaignRef) -> bool:
-    """Whether a run of `retrain` for the campaign is alive, as far as Prefect knows, or the last ones failed a short while ago."""
+    """Whether a run of `retrain` for the campaign is alive, as far as Prefect knows, or the last ones failed a while ago."""
     runs = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=_retrain_ids(client))),
         sort=FlowRunSort.EXPECTED_START_TIME_DESC,

@@ -40,8 +40,8 @@ def reconcile() -> None:
 
 
 def offer_labels(registry: Registry, ref: CampaignRef, settings: Settings) -> int:
-    """Ask the workers of the settings' pool for what waits; how many chunks are alive now. Nothing is asked for where the campaign
-    has stopped, or a process holds it and asks by itself. Raises as `hand_out`."""
+    """Ask the workers of the settings' pool for what waits; how many chunks are alive now. Nothing is asked for where the
+    campaign has stopped, or a process holds it and asks by itself. Raises as `hand_out`."""
     if settings.label_pool is None or registry.campaign(ref.campaign).stop is not None:
         return 0
     if registry.live_holder(ref.campaign) is not None:

@@ -30,8 +30,10 @@ from flows.wiring import CampaignRef
 
 @dataclass(frozen=True)
 class Deployed:
-    """A campaign that goes on by itself: at the times of `cron` in a time zone, or by its labels, where `cron` is None. `next_due`:
-    the first run that Prefect has put down, None where it has not yet."""
+    """A campaign that goes on by itself: at the times of `cron` in a time zone, or by its labels, where `cron` is None.
+
+    `next_due`: the first run that Prefect has put down, None where it has not yet.
+    """
 
     campaign: str
     cron: str | None
@@ -64,20 +66,19 @@ def _near(timezone: str) -> str:
 
 
 def deploy_campaign(ref: CampaignRef, schedule: Schedule | None, rounds: int) -> None:
-    """Have a campaign go on by itself: `rounds` of it at each time of a schedule (0: until it stops), or, without a schedule, as
-    its labels come. What was deployed under its name before is replaced.
+    """Have a campaign go on by itself: `rounds` of it at each time of a schedule (0: until it stops), or, without a schedule,
+    as its labels come. What was deployed under its name before is replaced.
 
     Raises `InputError` where that name is of a campaign elsewhere, `httpx.HTTPError`.
     """
     with get_client(sync_client=True) as client:
         ensure_pool(client, GPU)
         _refuse_another(client, ref)
-        _end_schedule(client, ref.campaign)
-    drive = BY_LABELS if schedule is None else BY_SCHEDULE
+    drive, when = (BY_LABELS, "as its labels come") if schedule is None else (BY_SCHEDULE, "on schedule")
     deployment(
         run_campaign,
         GPU,
-        f"The campaign {ref.campaign}, as its labels come." if schedule is None else f"The campaign {ref.campaign}, on schedule.",
+        f"The campaign {ref.campaign}, {when}.",
         queue=SCHEDULED,
         name=ref.campaign,
         tags=[TAG, drive],
@@ -133,20 +134,9 @@ def _refuse_another(client: SyncPrefectClient, ref: CampaignRef) -> None:
     except ObjectNotFound:
         return
     other = ref_of_deployment(found)
-    if other is not None and other != ref:
+    if other != ref:
         raise InputError(
             f"a campaign name that is not taken on this server, for {ref.files}",
-            f"{ref.campaign!r} is a campaign in {other.files}",
-            f"rename one of them; or delete the other: prefect deployment delete {campaign_deployment(ref.campaign)}",
+            f"{ref.campaign!r} is a campaign in {other.files}" if other else f"{ref.campaign!r} is the name of a pool",
+            f"rename yours; or delete the other: prefect deployment delete {campaign_deployment(ref.campaign)}",
         )
-
-
-def _end_schedule(client: SyncPrefectClient, campaign: str) -> None:
-    """Where a campaign had a schedule and shall have none: an update without schedules would leave it."""
-    try:
-        found = client.read_deployment_by_name(campaign_deployment(campaign))
-    except ObjectNotFound:
-        return
-    for schedule in found.schedules:
-        if schedule.id is not None:
-            client.delete_deployment_schedule(found.id, schedule.id)

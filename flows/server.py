@@ -166,8 +166,8 @@ def prefect_server(home: Path) -> Server:
 
 
 def full_server(home: Path, port: int) -> Server:
-    """Start a server with a page, schedules and automations on a loopback port, and set this process up for it, before Prefect is
-    imported. `home` has its database, unless PREFECT_API_DATABASE_CONNECTION_URL names one in PostgreSQL.
+    """Start a server with a page, schedules and automations on a loopback port, and set this process up for it, before Prefect
+    is imported. `home` has its database, unless PREFECT_API_DATABASE_CONNECTION_URL names one in PostgreSQL.
 
     Raises `AlloopError` where the port is taken.
     """

@@ -50,7 +50,7 @@ def outcome_of(round: int, decision: Decision) -> dict[str, Any]:
 
 
 def in_turn(ref: CampaignRef, work: Callable[[Registry], dict[str, Any]]) -> Any:
-    """What `work` returns, done while this process holds the campaign: {"round", "stop": name of the reason or None, "sentence"}.
+    """What `work` returns, done while this process holds the campaign: {"round", "stop": a reason or None, "sentence"}.
     Nothing is done where the campaign has stopped. In a run of a worker the sentence is the message of its final state.
 
     A run of a worker that finds the campaign held says by whom, and ends well: the holder does the work. Raises

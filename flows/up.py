@@ -64,7 +64,9 @@ def take_down(folder: Path) -> Running | None:
     while is_locked(folder):
         if time.monotonic() > deadline:
             raise AlloopError(
-                f"the end of {found.holder}", f"it still runs after {DOWN_SECONDS:.0f} s", f"kill it: kill -9 {found.holder.pid}"
+                f"the end of {found.holder}",
+                f"it still runs after {DOWN_SECONDS:.0f} s",
+                f"kill it: kill -9 {found.holder.pid}",
             )
         time.sleep(POLL_SECONDS)
     return found
