@@ -140,7 +140,7 @@ def _default(field: FieldInfo) -> str:
     if field.default is None:
         return "none"
     value = field.default
-    return f"`{value}`" if isinstance(value, str) and value else f"`{json.dumps(value)}`"
+    return f"`{value}`" if isinstance(value, str) and value else f"`{json.dumps(value, default=str)}`"
 
 
 def _allowed(field: FieldInfo) -> str:

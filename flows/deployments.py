@@ -14,6 +14,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import StateType
 from prefect.deployments.runner import EntrypointType, RunnerDeployment
 from prefect.events import DeploymentEventTrigger
+from prefect.events.actions import ActionTypes
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
@@ -130,9 +131,11 @@ def _when_due() -> DeploymentEventTrigger:
 
 def _ensure_automation(client: SyncPrefectClient) -> None:
     """A run whose process is gone without a word is marked crashed: nobody else would say it."""
+    said = f"no sign of life for {SILENCE.seconds} s"
+    actions: list[ActionTypes] = [ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=said, force=False)]
     automation = AutomationCore(
         name=CRASHES,
-        description=f"No sign of life for {SILENCE.seconds} s: its process, its worker or its machine is gone.",
+        description=f"{said}: its process, its worker or its machine is gone.",
         enabled=True,
         trigger=EventTrigger(
             after={HEARTBEAT},
@@ -143,9 +146,7 @@ def _ensure_automation(client: SyncPrefectClient) -> None:
             threshold=1,
             within=SILENCE,
         ),
-        actions=[
-            ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=f"no sign of life for {SILENCE.seconds} s")
-        ],
+        actions=actions,
     )
     there = client.read_automations_by_name(CRASHES)
     if there:
