@@ -28,7 +28,8 @@ from alloop.processes import die_with_parent
 from flows.keeper import Keeper
 from flows.running import running_server
 
-START_SECONDS = 300.0  # migrations, the first time, on a machine with much to do
+# A server that ends is noticed at once; on a machine that is busy, the first start makes its database for minutes.
+START_SECONDS = 600.0
 STOP_SECONDS = 5.0
 REACH_SECONDS = 10.0
 LOG = "server.log"
@@ -59,11 +60,11 @@ class Server:
         if self.keeper is not None:
             self.keeper.kill()
 
-    def wait(self, seconds: float = START_SECONDS, is_wanted: Callable[[], bool] = lambda: True) -> None:
+    def wait(self, is_wanted: Callable[[], bool] = lambda: True) -> None:
         """Return when it answers, or is no longer wanted. Raises `AlloopError` when it does not answer."""
         if self.keeper is None:
             return
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + START_SECONDS
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while not self.keeper.has_given_up and time.monotonic() < deadline:
             if not is_wanted():

@@ -21,7 +21,6 @@ from flows.server import STOP_SECONDS, full_server
 # Of each pool, the runs at a time: a round asked for by hand begins while a campaign waits for its labels.
 LIMITS = {"gpu": 2, "cpu": 1}
 PREFECT = "prefect"
-START_SECONDS = 600.0
 # A worker gives back what it holds, and tells the server; then nothing is left to wait for.
 WORKER_SECONDS = 30.0
 DOWN_SECONDS = 90.0
@@ -38,7 +37,7 @@ def bring_up(folder: Path, port: int, say: Callable[[str], None]) -> None:
         server = full_server(folder / PREFECT, port)
         assert server.keeper is not None
         stack.callback(server.keeper.stop, STOP_SECONDS)
-        server.wait(START_SECONDS, lambda: not told.is_set())
+        server.wait(lambda: not told.is_set())
         workers = {} if told.is_set() else {pool: _worker(folder, pool) for pool in LIMITS}
         stack.callback(_end, workers)
         note_running(folder, server.api_url)

@@ -77,8 +77,8 @@ def test_a_form_refuses_what_cannot_be(made: dict[str, RunnerDeployment], name: 
 @pytest.mark.parametrize("cron", ["0 20 * * *", "30 2 * * *"], ids=["evening", "in the hour that is skipped or comes twice"])
 @pytest.mark.parametrize("change", [date(2026, 3, 29), date(2026, 10, 25)], ids=["spring", "autumn"])
 def test_one_run_a_day_over_a_change_of_the_clock(cron: str, change: date) -> None:
-    """Prefect's scheduler asks again and again for the next dates, and makes one run of each date that differs: whenever it asks,
-    before or after the change, there must be one a day."""
+    """Prefect's scheduler asks again and again for the next dates, and makes one run of each date that differs: whenever it
+    asks, before or after the change, there must be one a day."""
     schedule = CronSchedule(cron=cron, timezone="Europe/Berlin")
     first = datetime(change.year, change.month, change.day, tzinfo=UTC) - timedelta(days=3)
     asked = [first + timedelta(minutes=17 + 47 * number) for number in range(170)]
