@@ -196,7 +196,7 @@ def _start(home: Path, port: int, kind: str) -> Server:
     keeper.start()
     # Before Prefect registers its own ends, so that it runs after them.
     atexit.register(keeper.stop, STOP_SECONDS)
-    return Server(f"http://{LOOPBACK}:{listener.getsockname()[1]}/api", home / LOG, keeper)
+    return Server(f"http://127.0.0.1:{listener.getsockname()[1]}/api", home / LOG, keeper)
 
 
 def _launch(home: Path, listener: socket.socket, kind: str) -> "subprocess.Popen[bytes]":
@@ -211,8 +211,8 @@ def _launch(home: Path, listener: socket.socket, kind: str) -> "subprocess.Popen
             "PREFECT_SERVER_API_PORT": str(port),
             "PREFECT_UI_STATIC_DIRECTORY": str(home / "page"),
         }
-        environment.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", f"http://{LOOPBACK}:{port},http://localhost:{port}")
-        environment["PREFECT_UI_API_URL"] = f"http://{LOOPBACK}:{port}/api"
+        environment.setdefault("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", f"http://127.0.0.1:{port}")
+        environment["PREFECT_UI_API_URL"] = f"http://127.0.0.1:{port}/api"
     else:
         environment["PREFECT_UI_ENABLED"] = "false"
     with (home / LOG).open("ab") as output:

@@ -106,7 +106,7 @@ PROOFS = (
             "tests/unit/test_registry_schema.py::test_the_clock_is_the_databases",
             "tests/unit/test_deployments.py::test_one_run_a_day_over_a_change_of_the_clock",
         ),
-        done="times of leases are the database's own; schedules asked from half-hour to half-hour over both changes of the clock",
+        done="times of leases are the database's own; schedules over both changes of the clock",
         lacks="clocks put back and forth",
     ),
     Proof("F19", "a label kills every worker that takes it", "quarantined after 3 workers, its neighbours complete", "poison"),

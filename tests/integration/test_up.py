@@ -178,12 +178,13 @@ def test_it_says_where_it_is_and_doctor_finds_nothing_wrong(machine: Machine, up
     second = machine.run("up", "--port", str(_free_port()))
     assert second.returncode == 1
     assert "one is running" in second.stderr
-    looked = machine.run("doctor", "--json")
+    looked = machine.run("doctor", str(machine.write("water")), "--json")
     findings = {each["check"]: each for each in json.loads(looked.stdout)}
     said = [each for each in json.loads(looked.stdout) if each["level"] == "error" and each["check"] != "disk"]
     assert not said, looked.stdout
     assert {"server", "exposure", "workers", "registry", "disk", "device", "labelers", "threads"} <= set(findings)
     assert findings["workers"]["level"] == "ok"
+    assert "not there yet" in findings["registry"]["came"]
     assert {"telemetry", "cross-origin"} & set(findings) == set()
 
 
@@ -289,6 +290,7 @@ def test_down_ends_everything_and_the_next_start_knows_what_was_deployed(machine
     assert up.process.wait(PATIENCE_SECONDS) == 0
     assert not [each for each in children if Path(f"/proc/{each}").exists()]
     assert machine.run("down").stdout == "nothing runs\n"
+    assert "do: alloop up" in machine.run("doctor").stdout
     again = machine.up()
     try:
         _wait_until((machine.home / "up.json").exists, lambda: "the server did not start")

@@ -24,12 +24,12 @@ GOOD = ServerFacts(
     open_addresses=(),
     settings={"server": {"analytics_enabled": False, "api": {"cors_allowed_origins": "http://127.0.0.1:4200"}}},
 )
-REMOTE = "http://192.0.2.7:4200/api"
+REMOTE = "http://HOST:4200/api"
 
 
 BAD = {
-    "on all networks, no password": (replace(GOOD, open_addresses=("192.0.2.7:4200",)), "exposure", Level.ERROR),
-    "elsewhere, no password": (replace(GOOD, api_url=REMOTE, open_addresses=("192.0.2.7:4200",)), "exposure", Level.ERROR),
+    "on all networks, no password": (replace(GOOD, open_addresses=("HOST:4200",)), "exposure", Level.ERROR),
+    "elsewhere, no password": (replace(GOOD, api_url=REMOTE, open_addresses=("HOST:4200",)), "exposure", Level.ERROR),
     "a password in clear": (replace(GOOD, api_url=REMOTE, has_password=True), "exposure", Level.WARNING),
     "known holes here": (replace(GOOD, here="3.8.2", there="3.8.2"), "server versions", Level.ERROR),
     "known holes there": (replace(GOOD, there="3.7.0"), "server versions", Level.ERROR),
