@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +29,6 @@ pytestmark = pytest.mark.timeout(3600)
 ALLOOP = [sys.executable, "-c", "from flows.entry import main; main()"]
 PATIENCE_SECONDS = 1500.0
 POLL_SECONDS = 0.5
-CAMPAIGN = """
-name: NAME
-system: {structure: NAME.xyz}
-labeler: {LABELER}
-model: {l_max: 1, layers: 2, channels: 8, radial_hidden: [16], readout_hidden: 8, noise_hidden: [8]}
-posterior: {samples: 2, warmup_steps: 20, mass_steps: 10, sampling_steps: 10, thinning: 5}
-initial: {structures: 8}
-proposals:
-  batch: 4
-  duplicate_rmsd_angstrom: 0.001
-  dynamics: {trajectories: 2, trajectory_steps: 10}
-  attack: {seeds: 2, steps: 2}
-evaluation: {frames: 0}
-stop: {max_rounds: 1}
-"""
-WATER = "3\n\nO 0.0 0.0 0.0\nH 0.0 0.76 0.59\nH 0.0 -0.76 0.59\n"
 # A chunk whose process is killed after its labels were committed, before it says so.
 KILLED = """
 import os, signal, sys
@@ -56,8 +41,8 @@ room.label_batch.fn(room.LabelBatch.model_validate_json(sys.argv[1]))
 class Machine:
     """Commands of a user, with a home of their own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.home = folder, folder / "home"
+    def __init__(self, folder: Path, write: Callable[..., Path]) -> None:
+        self.folder, self.home, self.write = folder, folder / "home", partial(write, folder)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         settings = {"ALLOOP_HOME": str(self.home), "ALLOOP_LABEL_WORKERS": "1", "ALLOOP_SAMPLER_PROCESSES": "1"}
         self.environment = inherited | settings
@@ -72,13 +57,6 @@ class Machine:
     def up(self) -> "Up":
         command = [*ALLOOP, "up", "--port", str(self.port)]
         return Up(subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-
-    def write(self, name: str, labeler: str = "program: scripted") -> Path:
-        """A campaign file and its structure."""
-        (self.folder / f"{name}.xyz").write_text(WATER)
-        file = self.folder / f"{name}.yaml"
-        file.write_text(CAMPAIGN.replace("NAME", name).replace("LABELER", labeler))
-        return file
 
     def ask(self, path: str, **body: Any) -> Any:
         """What the server's API answers."""
@@ -130,8 +108,8 @@ def _wait_until(condition: Callable[[], Any], why: Callable[[], str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    return Machine(tmp_path_factory.mktemp("machine"))
+def machine(tmp_path_factory: pytest.TempPathFactory, write_campaign: Callable[..., Path]) -> Machine:
+    return Machine(tmp_path_factory.mktemp("machine"), write_campaign)
 
 
 @pytest.fixture(scope="module")
