@@ -166,8 +166,9 @@ def test_two_chunks_at_a_time_label_once_on_either_database(shared: Queue, regis
     assert abs(started[0] - started[1]) < 3 * SLOW_SECONDS, "one after the other takes longer than the labels of one"
 
 
-def test_without_a_server_it_says_what_to_do() -> None:
+def test_without_a_server_it_says_what_to_do(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    environment["ALLOOP_HOME"] = str(tmp_path)  # where no `alloop up` runs
     done = subprocess.run([*ALLOOP, "worker"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     for part in ("wanted: PREFECT_API_URL", "came:   it is not set", "do:     export PREFECT_API_URL="):
