@@ -37,10 +37,10 @@ def bring_up(folder: Path, port: int, say: Callable[[str], None]) -> None:
         server = full_server(folder / PREFECT, port)
         assert server.keeper is not None
         stack.callback(server.keeper.stop, STOP_SECONDS)
+        note_running(folder, server.api_url)
         server.wait(lambda: not told.is_set())
         workers = {} if told.is_set() else {pool: _worker(folder, pool) for pool in LIMITS}
         stack.callback(_end, workers)
-        note_running(folder, server.api_url)
         if _wait_until_online(workers, told):
             found = running(folder)
             assert found is not None

@@ -64,6 +64,13 @@ class Machine:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
+    def answers(self) -> bool:
+        try:
+            urllib.request.urlopen(f"{self.url}/health", timeout=60).close()
+        except OSError:
+            return False
+        return True
+
     def runs(self, flow: str, campaign: str) -> list[dict[str, Any]]:
         """Runs of a flow for a campaign, oldest first."""
         found = self.ask("flow_runs/filter", flows={"name": {"any_": [flow]}}, sort="EXPECTED_START_TIME_ASC")
@@ -271,7 +278,7 @@ def test_down_ends_everything_and_the_next_start_knows_what_was_deployed(machine
     assert "do: alloop up" in machine.run("doctor").stdout
     again = machine.up()
     try:
-        _wait_until((machine.home / "up.json").exists, lambda: "the server did not start")
+        _wait_until(machine.answers, lambda: "the server did not start")
         listed = {each["campaign"] for each in json.loads(machine.run("schedules", "--json").stdout)}
         assert listed == {"water", "killed"}
     finally:
