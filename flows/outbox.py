@@ -52,7 +52,7 @@ class Outbox:
             raise InputError(
                 f"a folder for results that the database does not take, {self.folder}",
                 str(getattr(error, "came", error)),
-                "set ALLOOP_STATE to a folder that can be written",
+                "set ALLOOP_HOME to a folder that can be written",
             ) from error
 
     def commit(self, results: Sequence[Result]) -> list[Claim]:
@@ -85,7 +85,7 @@ class Outbox:
 
 
 def _folder_of(address: str, settings: Settings) -> Path:
-    return Path(settings.state).expanduser() / FOLDER / digest_bytes(address.encode())
+    return settings.home.expanduser() / FOLDER / digest_bytes(address.encode())
 
 
 class _Kept(BaseModel):

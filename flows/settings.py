@@ -37,12 +37,11 @@ class Settings(BaseSettings):
     ase_factories: str = Field(
         default="", description="factories that `program: ase` may call here beside ASE's own few, between commas"
     )
-    state: str = Field(
-        default="~/.local/state/alloop", description="folder for results that PostgreSQL did not take, until it does"
-    )
     lease_seconds: float = Field(default=90.0, gt=0, description="a worker unheard of for this long has lost its labels")
     heartbeat_seconds: float = Field(default=15.0, gt=0, description="time from one sign of life of a worker to the next")
-    home: Path = Field(default=Path("~/.alloop"), description="folder of the server that `alloop up` starts")
+    home: Path = Field(
+        default=Path("~/.alloop"), description="folder of `alloop up`, and for results that PostgreSQL did not take"
+    )
     debug: bool = Field(default=False, description="show tracebacks")
 
     @model_validator(mode="after")

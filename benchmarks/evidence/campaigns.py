@@ -56,11 +56,10 @@ def campaign_file(
     initial: int,
     batch: int,
     rounds: int,
-    starts_from: tuple[float, ...] = (300,),
     reactions: bool = False,
 ) -> Facts:
     """Of the `system`, `arm` and `seed` of a cell: `rounds` models, which nothing else stops; `initial` labels of round 0 at
-    the temperatures `starts_from` and `batch` in each round, by the strategy of the arm at `temperature` (K). Where there are
+    300 K and `batch` in each round, by the strategy of the arm at `temperature` (K). Where there are
     `reactions`, bonds may break."""
     common = shared(place)
     dynamics = common["proposals"]["dynamics"] | {"temperature_kelvin": temperature}
@@ -69,7 +68,7 @@ def campaign_file(
         "seed": cell["seed"],
         "system": {"structure": "start.xyz", "reactions": reactions},
         "labeler": LEVEL.model_dump(mode="json"),
-        "initial": {"structures": initial, "temperatures_kelvin": list(starts_from)},
+        "initial": {"structures": initial, "temperatures_kelvin": [300]},
         "proposals": common["proposals"] | {"strategy": cell["arm"], "batch": batch, "dynamics": dynamics},
         "stop": NEVER | {"max_rounds": rounds},
     }

@@ -140,7 +140,7 @@ def main(url: str, cuts: str, seed: str, folder: str) -> None:
     with Registry.open(url, create=True) as registry:
         fill(registry, int(cuts), int(seed))
         is_file = registry._engine.dialect.name == "sqlite"
-    settings = Settings(state=folder)
+    settings = Settings(home=Path(folder))
     print(json.dumps((cut_processes if is_file else cut_connections)(url, int(cuts), int(seed), settings)))
 
 

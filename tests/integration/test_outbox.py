@@ -35,7 +35,7 @@ def proxy(postgresql_url: str) -> Iterator[Proxy]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(label_workers=1, state=str(tmp_path / "state"))
+    return Settings(label_workers=1, home=tmp_path / "state")
 
 
 @pytest.fixture
@@ -123,8 +123,8 @@ def test_what_is_delivered_too_late_is_in_the_history(
 
 
 def test_where_no_result_could_be_kept_none_is_computed(shaky: Registry, tmp_path: Path) -> None:
-    nowhere = Settings(label_workers=1, state=str(tmp_path / "elsewhere" / "state"))
-    with pytest.raises(InputError, match="ALLOOP_STATE"):
+    nowhere = Settings(label_workers=1, home=tmp_path / "elsewhere" / "state")
+    with pytest.raises(InputError, match="ALLOOP_HOME"):
         label_waiting(shaky, "water", nowhere, Step("water", 0, "label"))
     assert shaky.label_counts("water")[LabelStatus.WAITING] == 4
 

@@ -84,7 +84,7 @@ def shared(
     labeler = {"program": "scripted", "seconds_per_label": SLOW_SECONDS}
     config = parse_config({"name": "water", "system": {"structure": "water.xyz"}, "labeler": labeler})
     monkeypatch.setenv("ALLOOP_DATABASE", registry_url)
-    monkeypatch.setenv("ALLOOP_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("ALLOOP_HOME", str(tmp_path / "state"))
     (tmp_path / "elsewhere").write_text("no folder")
     with Registry.open(registry_url, create=True) as registry:
         registry.create_campaign(config, [water])
