@@ -73,7 +73,7 @@ def results(shaky: Registry, proxy: Proxy, settings: Settings, monkeypatch: pyte
 
 def kept_of(registry: Registry, settings: Settings) -> list[Path]:
     folder = Outbox(registry, settings).folder
-    assert folder.is_relative_to(settings.state)
+    assert folder.is_relative_to(settings.home)
     return sorted(folder.glob("*.json"))
 
 

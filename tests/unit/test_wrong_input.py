@@ -10,7 +10,6 @@ import pytest
 from alloop.campaign.state import Decision, StopReason
 from alloop.config import load_config
 from alloop.errors import ConfigError
-from alloop.registry.holders import this_process
 from alloop.registry.registry import Registry
 from alloop.structures.convert import read_structures
 from flows.cli import main
@@ -153,15 +152,6 @@ def test_a_round_of_a_stopped_campaign_says_how_to_go_on(
     said = capsys.readouterr().out
     assert "has stopped: The cap came." in said
     assert f"change `stop` in {file}" in said
-
-
-def test_a_campaign_that_runs_already(tmp_path: Path, alloop: Alloop) -> None:
-    file = _campaign(tmp_path)
-    me = this_process()
-    with _started(file) as registry:
-        registry.hold_campaign("water", me)
-        _check(alloop("run", file), 6, f"process {me.pid} on", "is running it")
-        _check(alloop("round", file), 6, f"process {me.pid} on")
 
 
 def test_a_changed_campaign_is_refused_with_a_diff(tmp_path: Path, alloop: Alloop) -> None:
