@@ -29,7 +29,7 @@ from flows.keeper import Keeper
 from flows.running import running_server
 
 # A server that ends is noticed at once; on a machine that is busy, the first start makes its database for minutes.
-START_SECONDS = 600.0
+START_SECONDS = 300.0
 STOP_SECONDS = 5.0
 REACH_SECONDS = 10.0
 LOG = "server.log"
